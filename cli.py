@@ -1,0 +1,76 @@
+"""The command line that all stages share: flags, their defaults in --help, and errors in one line."""
+
+import argparse
+import sys
+
+
+class UserError(Exception):
+    """Something the user can mend; the message is one sentence that names the file or flag and the way out."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows defaults and reports a wrong flag in one line, exit code 2."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class Switch(argparse.BooleanOptionalAction):
+    """`--flag`, `--no-flag`, and `--flag true` or `--flag false` as the 2016 scripts had it."""
+
+    def __init__(self, option_strings, dest, **kwargs):
+        super().__init__(option_strings, dest, **kwargs)
+        self.nargs = "?"
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        if value is None:
+            value = "true"
+        if value.lower() not in ("true", "false"):
+            parser.error(f"argument {option_string}: takes true or false, not {value!r}")
+        setattr(namespace, self.dest, (value.lower() == "true") != option_string.startswith("--no-"))
+
+
+def whole(least):
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"takes a whole number of at least {least}, not {text!r}")
+        return value
+
+    return parse
+
+
+def real(low, high=float("inf"), above=False):
+    """An argparse type: a finite number in [low, high], or in (low, high] with `above`."""
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (low < value if above else low <= value) or value > high or value == float("inf"):
+            bounds = f"{'above' if above else 'from'} {low:g}" + (f" to {high:g}" if high < float("inf") else "")
+            raise argparse.ArgumentTypeError(f"takes a number {bounds}, not {text!r}")
+        return value
+
+    return parse
+
+
+def run(main, parser, argv=None):
+    """Parse the command line and call `main(args)`; what the user can mend ends in one line and exit code 2."""
+    try:
+        main(parser.parse_args(argv))
+    except (UserError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted", file=sys.stderr)
+        sys.exit(130)

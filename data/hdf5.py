@@ -1,0 +1,210 @@
+"""The one HDF5 layout for videos, as frames and as latents; written whole or not at all, read lazily.
+
+A file has a group per split. In it video v is rows `starts[v]:starts[v + 1]` of
+    frames   (N, channels, height, width) uint8, or
+    latents  (crops, N, 2, z_dim) float32: each frame's posterior mean and log-sigma.
+Generated digits add labels (V, digits) uint8 and positions (N, digits, 2) float32. What later stages need to know is
+in the file's attributes. The README lists them.
+"""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from cli import UserError
+
+FORMAT = 1
+SPLITS = ("train", "valid", "test")
+CHUNK = 32  # videos made, or read, at a time
+RANK = {"frames": 4, "latents": 4}
+DTYPE = {"frames": np.uint8, "latents": np.float32}
+VIDEO_AXIS = {"frames": 0, "latents": 1}
+
+
+@contextmanager
+def create(path, kind, attributes, replace=False):
+    """An HDF5 file open for writing; it appears under `path` when the block ends well, and never half written.
+
+    kind: "frames" or "latents". Raises UserError if `path` exists and is not to be replaced.
+    """
+    path = Path(path)
+    if not replace:
+        refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(partial, "w") as file:
+            file.attrs.update({"format": FORMAT, "kind": kind, **attributes})
+            yield file
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def refuse_existing(path):
+    """Raise UserError if there is something at `path` already."""
+    if Path(path).exists():
+        raise UserError(f"{path} exists already; delete it, or name another place")
+
+
+def write_videos(dest, counts, make, attributes):
+    """Write frames, labels and positions of generated videos.
+
+    counts: {split: number of videos}; make(split, range of videos) -> frames (V, T, C, H, W) uint8,
+    labels (V, D) uint8, positions (V, T, D, 2) float32; attributes: what the file says about itself.
+    """
+    with create(dest, "frames", attributes) as file:
+        for split, count in counts.items():
+            group = file.create_group(split)
+            frames, labels, positions = make(split, range(0))
+            steps = frames.shape[1]
+            group["starts"] = np.arange(count + 1, dtype=np.int64) * steps
+            group.create_dataset("frames", (count * steps, *frames.shape[2:]), np.uint8)
+            group.create_dataset("labels", (count, *labels.shape[1:]), np.uint8)
+            group.create_dataset("positions", (count * steps, *positions.shape[2:]), np.float32)
+            with tqdm(total=count, desc=f"{split} videos", unit="video") as bar:
+                for first in range(0, count, CHUNK):
+                    videos = range(first, min(first + CHUNK, count))
+                    frames, labels, positions = make(split, videos)
+                    rows = slice(videos.start * steps, videos.stop * steps)
+                    group["frames"][rows] = frames.reshape(-1, *frames.shape[2:])
+                    group["labels"][videos.start : videos.stop] = labels
+                    group["positions"][rows] = positions.reshape(-1, *positions.shape[2:])
+                    bar.update(len(videos))
+
+
+def write_latents(dest, data_file, encode, attributes, replace=False, batch_size=500):
+    """Encode every frame of `data_file` and write the latents beside the same `starts`.
+
+    encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim).
+    """
+    with create(dest, "latents", attributes, replace) as file:
+        for split in SPLITS:
+            frames = Frames(data_file, split, may_be_empty=True)
+            group = file.create_group(split)
+            group["starts"] = frames.starts
+            for first in tqdm(range(0, len(frames), batch_size), desc=f"{split} latents", unit="batch"):
+                rows = range(first, min(first + batch_size, len(frames)))
+                latents = torch.stack(encode(frames.__getitems__(rows)), dim=1).float().cpu().numpy()
+                if first == 0:
+                    group.create_dataset("latents", (1, len(frames), *latents.shape[1:]), np.float32)
+                group["latents"][0, rows.start : rows.stop] = latents
+
+
+class Videos:
+    """One split of a file, checked on opening.
+
+    `attributes`: what the file says about itself; `starts`: (V + 1,) int64; `array`: the rows, mapped into memory when
+    first used and dropped when pickled. Raises UserError if the file is missing, foreign or has nothing in the split.
+    """
+
+    def __init__(self, path, split, kind, may_be_empty=False):
+        self.path, self.split, self.kind, self._array = Path(path), split, kind, None
+        try:
+            with h5py.File(self.path) as file:
+                self.attributes = {key: plain(value) for key, value in file.attrs.items()}
+                if self.attributes.get("kind") != kind or self.attributes.get("format") != FORMAT:
+                    raise UserError(f"{path} is not a {kind} file of format {FORMAT} made by this project's stages")
+                if split not in file or kind not in file[split]:
+                    if not may_be_empty:
+                        raise UserError(f"{path} has no videos in its {split} split; make it again with some")
+                    self.starts, self.shape = np.zeros(1, np.int64), (0,) * RANK[kind]
+                    return
+                self.starts, rows = file[split]["starts"][:], file[split][kind]
+                self.shape = rows.shape
+                if rows.dtype != DTYPE[kind] or rows.ndim != RANK[kind]:
+                    raise UserError(
+                        f"{path}: {split}/{kind} is {rows.dtype} of rank {rows.ndim}, "
+                        f"not {np.dtype(DTYPE[kind])} of rank {RANK[kind]}"
+                    )
+        except FileNotFoundError:
+            raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} cannot be read as HDF5 of this project ({error})") from None
+        starts = self.starts
+        if starts.dtype != np.int64 or starts.ndim != 1 or len(starts) < 1 or starts[0] != 0:
+            raise UserError(f"{path}: {split}/starts must be int64, one axis, from 0")
+        if (np.diff(starts) < 1).any() or starts[-1] != self.shape[VIDEO_AXIS[kind]]:
+            raise UserError(f"{path}: {split}/starts does not fit the {self.shape[VIDEO_AXIS[kind]]} rows of {kind}")
+        if len(starts) < 2 and not may_be_empty:
+            raise UserError(f"{path} has no videos in its {split} split; make it again with some")
+
+    @property
+    def array(self):
+        if self._array is None:
+            rows = h5py.File(self.path)[self.split][self.kind]
+            offset = rows.id.get_offset()
+            # Uncompressed rows lie in one piece: mapped, a random row costs microseconds instead of h5py's 100.
+            self._array = rows if offset is None else np.memmap(self.path, rows.dtype, "r", offset, rows.shape)
+        return self._array
+
+    def __getstate__(self):
+        return {**self.__dict__, "_array": None}
+
+
+class Frames(Videos, Dataset):
+    """Single frames for training: item i is frame i, (channels, height, width) uint8."""
+
+    def __init__(self, path, split, may_be_empty=False):
+        super().__init__(path, split, "frames", may_be_empty)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitems__(self, indices):
+        """A batch (n, channels, height, width) uint8: torch's loader asks for all of a batch at once."""
+        if isinstance(indices, range):
+            return torch.from_numpy(np.array(self.array[indices.start : indices.stop]))
+        if isinstance(self.array, np.memmap):
+            return torch.from_numpy(np.asarray(self.array[indices]))
+        return torch.from_numpy(np.stack([self.array[i] for i in indices]))
+
+    def video(self, v):
+        """Video v, (frames, channels, height, width) uint8."""
+        return self.__getitems__(range(self.starts[v], self.starts[v + 1]))
+
+
+class Windows(Videos, Dataset):
+    """Windows of latents for training: item v is one window of video v, so that none runs over a cut.
+
+    length: frames a window; skip: take every skip-th frame. The window's start (and crop) is drawn anew for each
+    epoch from (seed, epoch), whatever the order in which items are asked for. Videos too short for one window are
+    left out (`left_out` counts them). Raises UserError if all are.
+    """
+
+    def __init__(self, path, split, length, skip, seed):
+        super().__init__(path, split, "latents")
+        span = (length - 1) * skip + 1
+        lengths = np.diff(self.starts)
+        self.videos = np.flatnonzero(lengths >= span)
+        self.left_out = len(lengths) - len(self.videos)
+        if not len(self.videos):
+            raise UserError(
+                f"{path}: the longest {split} video has {lengths.max()} frames, a window of --seq_length {length} "
+                f"with --frame_skip {skip} needs {span}"
+            )
+        self.choices = lengths[self.videos] - span + 1
+        self.offsets, self.seed = skip * np.arange(length), seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch):
+        rng = np.random.default_rng([self.seed, epoch])
+        self.first = self.starts[self.videos] + rng.integers(self.choices)
+        self.crop = rng.integers(self.shape[0], size=len(self.videos))
+
+    def __len__(self):
+        return len(self.videos)
+
+    def __getitems__(self, indices):
+        """A batch (n, length, 2, z_dim) float32."""
+        return torch.from_numpy(np.stack([self.array[self.crop[i], self.first[i] + self.offsets] for i in indices]))
+
+
+def plain(value):
+    """An HDF5 attribute as a plain Python value."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,125 @@
+"""MNIST's digits: read the IDX files of a folder, and fetch those that are missing."""
+
+import gzip
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cli import UserError
+
+SAMPLE = Path(__file__).parent / "mnist_sample"
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# SHA-256 of each file's content, unpacked, so that a mirror may have compressed it anew.
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+def digits_by_split(folder):
+    """The digits that each split may use; no two splits share an image.
+
+    folder: the IDX files, gzipped or not; missing ones are fetched. "sample" names the 12,000 packaged digits.
+    Returns {split: (images, labels)}: images (n, 28, 28) uint8, labels (n,) uint8. The test split has MNIST's test
+    set; the validation split has the last tenth of MNIST's training set, the train split the rest.
+    Raises UserError if a file is damaged or cannot be fetched.
+    """
+    folder = SAMPLE if str(folder) == "sample" else Path(folder)
+    if folder != SAMPLE:
+        fetch_missing(folder)
+    images, labels = read_pair(folder, "train")
+    test = read_pair(folder, "t10k")
+    cut = len(images) - len(images) // 10
+    return {"train": (images[:cut], labels[:cut]), "valid": (images[cut:], labels[cut:]), "test": test}
+
+
+def read_pair(folder, part):
+    """Images (n, 28, 28) and labels (n,), uint8, of one part ("train" or "t10k") of the folder."""
+    images, labels = read_idx(folder / f"{part}-images-idx3-ubyte"), read_idx(folder / f"{part}-labels-idx1-ubyte")
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+        raise UserError(f"{folder}: {part} images {images.shape} and labels {labels.shape} do not belong together")
+    return images, labels
+
+
+def read_idx(path):
+    """The array in an IDX file of bytes; `path` or `path.gz` is read, whichever is there."""
+    path = Path(path)
+    if not path.exists():
+        path = path.with_name(path.name + ".gz")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise UserError(f"{path} is damaged; delete it and it will be fetched again") from None
+    # Two zero bytes, 8 for uint8, the number of axes; then one big-endian int32 per axis; then the data.
+    axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    shape = tuple(np.frombuffer(content[4 : 4 + 4 * axes], ">i4")) if len(content) >= 4 + 4 * axes else ()
+    if not shape or min(shape) < 0 or len(content) != 4 + 4 * axes + np.prod(shape, dtype=np.int64):
+        raise UserError(f"{path} is not a whole IDX file of bytes; delete it and it will be fetched again")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def fetch_missing(folder, mirrors=MIRRORS):
+    """Fetch the files that `folder` lacks from the first mirror that serves them.
+
+    A file appears under its name only when its content has the right SHA-256; an interrupted download goes on where
+    it stopped. Raises UserError, with the way out, if no mirror serves a file.
+    """
+    for name, digest in SHA256.items():
+        target = folder / f"{name}.gz"
+        if target.exists() or (folder / name).exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        partial, reasons = target.with_name(f"{name}.gz.part"), []
+        for mirror in mirrors:
+            try:
+                download(mirror + target.name, partial)
+                content = gzip.decompress(partial.read_bytes())
+            except urllib.error.HTTPError as error:
+                reasons.append(f"{mirror} answers {error.code}")
+            except (EOFError, gzip.BadGzipFile, zlib.error):
+                reasons.append(f"{mirror} sent a damaged file")
+                partial.unlink()
+            except OSError as error:
+                reasons.append(f"{mirror} cannot be reached ({getattr(error, 'reason', error)})")
+            else:
+                if hashlib.sha256(content).hexdigest() == digest:
+                    partial.rename(target)
+                    break
+                reasons.append(f"{mirror} sent other content")
+                partial.unlink()
+        else:
+            raise UserError(
+                f"cannot fetch {target.name} into {folder} ({'; '.join(reasons)}): "
+                "put MNIST's four IDX files there, or use the packaged digits with --mnist sample"
+            )
+
+
+def download(url, path):
+    """Download `url` to `path`; what is there already of an interrupted download is kept and continued."""
+    have = path.stat().st_size if path.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing beyond what we have: it is whole already
+            return
+        raise
+    with response:
+        resumed = response.status == 206
+        size = int(response.headers.get("Content-Length", 0)) + (have if resumed else 0)
+        with (
+            open(path, "ab" if resumed else "wb") as file,
+            tqdm.wrapattr(file, "write", total=size or None, initial=have if resumed else 0, desc=path.name) as bar,
+        ):
+            shutil.copyfileobj(response, bar)

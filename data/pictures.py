@@ -1,0 +1,101 @@
+"""Pictures of frames: labelled sheets, and truth beside prediction as GIF, MP4 or PNG."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+PRIMED, FREE = (46, 125, 50), (198, 40, 40)  # green while the truth is fed in, red from where it is not
+CAPTION = 18  # px
+SHEET_COLUMNS = 15
+
+
+def to_uint8(frames):
+    """Frames (..., channels, height, width), float in [0, 1] or uint8, as RGB (..., height, width, 3) uint8."""
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8:
+        frames = np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8)
+    return np.repeat(np.moveaxis(frames, -3, -1), 3 if frames.shape[-3] == 1 else 1, axis=-1)
+
+
+def enlarge(frames, scale):
+    """RGB frames (..., height, width, 3), every pixel repeated scale x scale times."""
+    return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
+
+
+def caption(draw, place, text, color=INK):
+    draw.text(place, text, color, ImageFont.load_default(13))
+
+
+def save_sheet(path, rows, scale=1, gap=2, bars=None):
+    """Save a PNG with one labelled row of frames for each entry of `rows`, in order.
+
+    rows: {label: frames (n, channels, height, width)}; bars: {label: colors, one for each frame}, drawn under them.
+    """
+    pictures = {label: enlarge(to_uint8(frames), scale) for label, frames in rows.items()}
+    count = max(map(len, pictures.values()))
+    height, width = next(iter(pictures.values())).shape[1:3]
+    block = CAPTION + height + 4 + 2 * gap
+    sheet = Image.new("RGB", (count * (width + gap) + gap, block * len(pictures)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for r, (label, frames) in enumerate(pictures.items()):
+        caption(draw, (gap + 2, r * block + 1), label)
+        for c, frame in enumerate(frames):
+            x, y = gap + c * (width + gap), r * block + CAPTION
+            sheet.paste(Image.fromarray(frame), (x, y))
+            if bars and label in bars:
+                draw.rectangle((x, y + height, x + width - 1, y + height + 3), bars[label][c])
+    sheet.save(path)
+
+
+def save_comparison(path, truth, prediction, prime, fps, scale):
+    """Save truth beside prediction; a green frame turns red where free running begins.
+
+    truth: (T1, channels, height, width), prediction: (T, channels, height, width); where truth has ended it is blank.
+    prime: frames that were fed in. The suffix of `path` says what is saved: .gif, .mp4, or .png for a sheet of rows.
+    """
+    blank = np.zeros((len(prediction) - len(truth), *to_uint8(prediction).shape[1:]), np.uint8)
+    truth, prediction = np.concatenate([to_uint8(truth), blank]), to_uint8(prediction)
+    colors = [PRIMED] * prime + [FREE] * (len(prediction) - prime)
+    if Path(path).suffix == ".png":
+        rows, bars = {}, {}
+        for first in range(0, len(prediction), SHEET_COLUMNS):
+            part = slice(first, first + SHEET_COLUMNS)
+            for name, frames in (("truth", truth), ("prediction", prediction)):
+                label = f"{name} from frame {first + 1}" + ("" if first else "   green: primed, red: free-running")
+                rows[label], bars[label] = np.moveaxis(frames[part], -1, -3), colors[part]
+        save_sheet(path, rows, scale, bars=bars)
+        return
+    height, width = scale * truth.shape[1], scale * truth.shape[2]
+    frames = []
+    for t, (left, right) in enumerate(zip(enlarge(truth, scale), enlarge(prediction, scale), strict=True)):
+        frame = Image.new("RGB", (2 * width + 12, height + CAPTION + 8), PAPER)
+        draw = ImageDraw.Draw(frame)
+        caption(draw, (4, 1), f"truth {t + 1}" if t < len(truth) - len(blank) else "truth ended")
+        caption(draw, (width + 8, 1), "primed" if t < prime else f"free {t + 1 - prime}", colors[t])
+        draw.rectangle((width + 4, CAPTION, 2 * width + 11, CAPTION + height + 7), colors[t])
+        frame.paste(Image.fromarray(left), (4, CAPTION + 4))
+        frame.paste(Image.fromarray(right), (width + 8, CAPTION + 4))
+        frames.append(np.asarray(frame))
+    save_animation(path, frames, fps)
+
+
+def save_plain(path, frames, fps, scale):
+    """Save frames (T, channels, height, width) and nothing else: .gif, .mp4, or .png for one row."""
+    frames = enlarge(to_uint8(frames), scale)
+    if Path(path).suffix == ".png":
+        Image.fromarray(np.concatenate(frames, axis=1)).save(path)
+    else:
+        save_animation(path, frames, fps)
+
+
+def save_animation(path, frames, fps):
+    """Save RGB frames (height, width, 3) uint8 as a looping .gif or an .mp4."""
+    if Path(path).suffix == ".gif":
+        iio.imwrite(path, np.stack(frames), duration=1000 / fps, loop=0)
+    else:
+        frames = np.stack(frames)
+        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+        iio.imwrite(path, frames, plugin="pyav", codec="libx264", fps=fps)

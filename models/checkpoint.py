@@ -1,0 +1,74 @@
+"""One file format for trained networks: tensors, numbers, strings, lists and dicts, loaded with `weights_only=True`."""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from cli import UserError
+
+FORMAT = 1
+
+
+def save(path, model, args, history, parents, optimizer=None):
+    """Write a checkpoint beside `path` and rename it, so that `path` is always whole.
+
+    args: the flags; history: a dict of numbers per epoch; parents: {role: {"path", "id"}}, what it was built on.
+    """
+    content = {
+        "format": FORMAT,
+        "kind": type(model).__name__,
+        "config": model.config,
+        "model": model.state_dict(),
+        "args": args,
+        "history": history,
+        "parents": parents,
+    }
+    if optimizer is not None:
+        content["optimizer"] = optimizer.state_dict()
+    partial = Path(path).with_name(Path(path).name + ".part")
+    torch.save(content, partial)
+    partial.rename(path)
+
+
+def load(path, *kinds):
+    """The content of a checkpoint, on the CPU; its tensors are read when they are first used.
+
+    Raises UserError if the file is missing, no checkpoint of this format, or of none of the kinds (model classes).
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        raise UserError(f"{path} cannot be read as a checkpoint; run the stage that makes it again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of format {FORMAT} made by this project's stages")
+    if content["kind"] not in [kind.__name__ for kind in kinds]:
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"{path} holds a {content['kind']}, where a {names} is needed")
+    return content
+
+
+def build(content, *kinds):
+    """The model of a checkpoint's content, in evaluation mode."""
+    model = {kind.__name__: kind for kind in kinds}[content["kind"]](**content["config"])
+    model.load_state_dict(content["model"])
+    return model.eval()
+
+
+def identity(content):
+    """A short id of a checkpoint's weights, the same wherever the file lies."""
+    digest = hashlib.sha256()
+    for name, tensor in content["model"].items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def parent(path, content, child):
+    """How a file at `child` names the checkpoint it was built on: relative path and id."""
+    return {"path": os.path.relpath(path, Path(child).parent), "id": identity(content)}

@@ -1,0 +1,200 @@
+"""The LSTM that reads a sequence of latents and predicts the next one, with the 2016 cell (Lasagne's)."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class PeepholeSequence(torch.autograd.Function):
+    r"""A peephole LSTM over a whole sequence, with its backward written out (Graves 2013, eqs 7-11).
+
+    With a_t = x_t + W h_{t-1}, stacked in the order i, f, g, o (input gate, forget gate, cell input, output gate):
+        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)    c_t = f c_{t-1} + i g
+        o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
+    Backward, with dh and dc the gradients that reach h_t and c_t:
+        do = dh tanh(c_t) o(1-o)    dc += dh o (1 - tanh^2 c_t) + do p_o
+        di = dc g i(1-i)            df = dc c_{t-1} f(1-f)      dg = dc i (1-g^2)
+        da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = W^T da
+    Only da is clipped, elementwise: the peepholes' gradients are not. The products run in the type of W and x, state
+    and gates in float32 (or float64). The weights' gradient is one product over all steps at the end.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, peepholes, hidden, cell, clip):
+        """x (T, B, 4H), weight (4H, H), peepholes (3, H), hidden and cell (B, H) -> hiddens, cells, each (T, B, H)."""
+        steps, batch, units = x.shape[0], x.shape[1], x.shape[2] // 4
+        state = cell.dtype
+        hiddens = torch.empty(steps + 1, batch, units, dtype=x.dtype, device=x.device)
+        cells = torch.empty(steps + 1, batch, units, dtype=state, device=x.device)
+        gates = torch.empty(steps, 4, batch, units, dtype=state, device=x.device)
+        hiddens[0], cells[0] = hidden, cell
+        weight_t = weight.t().contiguous()
+        p_i, p_f, p_o = peepholes.to(state)
+        for t in range(steps):
+            a_i, a_f, a_g, a_o = torch.addmm(x[t], hiddens[t], weight_t).to(state).chunk(4, dim=1)
+            i, f, g, o = gates[t]
+            torch.sigmoid(torch.addcmul(a_i, p_i, cells[t]), out=i)
+            torch.sigmoid(torch.addcmul(a_f, p_f, cells[t]), out=f)
+            torch.tanh(a_g, out=g)
+            torch.addcmul(f * cells[t], i, g, out=cells[t + 1])
+            torch.sigmoid(torch.addcmul(a_o, p_o, cells[t + 1]), out=o)
+            hiddens[t + 1] = o * torch.tanh(cells[t + 1])
+        ctx.save_for_backward(hiddens, cells, gates, weight, peepholes)
+        ctx.clip = clip
+        return hiddens[1:].to(state), cells[1:].clone()
+
+    @staticmethod
+    def backward(ctx, d_hiddens, d_cells):
+        hiddens, cells, gates, weight, peepholes = ctx.saved_tensors
+        steps, _, batch, units = gates.shape
+        p_i, p_f, p_o = peepholes.to(cells.dtype)
+        da = torch.empty(steps, batch, 4 * units, dtype=weight.dtype, device=weight.device)
+        dh, dc = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
+        d_peepholes = torch.zeros(3, units, dtype=cells.dtype, device=cells.device)
+        for t in reversed(range(steps)):
+            i, f, g, o = gates[t]
+            tanh_c = torch.tanh(cells[t + 1])
+            dh = dh + d_hiddens[t]
+            do = dh * tanh_c * o * (1 - o)
+            dc = dc + d_cells[t] + dh * o * (1 - tanh_c**2) + do * p_o
+            di, df, dg = dc * g * i * (1 - i), dc * cells[t] * f * (1 - f), dc * i * (1 - g**2)
+            d_peepholes += torch.stack([(di * cells[t]).sum(0), (df * cells[t]).sum(0), (do * cells[t + 1]).sum(0)])
+            dc = dc * f + di * p_i + df * p_f
+            da[t] = torch.cat([di, df, dg, do], dim=1).clamp_(-ctx.clip, ctx.clip)
+            dh = (da[t] @ weight).to(cells.dtype)
+        d_weight = da.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)
+        return da, d_weight, d_peepholes.to(peepholes.dtype), dh, dc, None
+
+
+class PeepholeLSTM(nn.Module):
+    """One layer: peepholes, a learned initial state, and gate-gradient clipping; weights N(0, 0.1), biases 0."""
+
+    def __init__(self, inputs, units):
+        super().__init__()
+        self.weight_in = nn.Parameter(0.1 * torch.randn(4 * units, inputs))
+        self.weight_hid = nn.Parameter(0.1 * torch.randn(4 * units, units))
+        self.bias = nn.Parameter(torch.zeros(4 * units))
+        self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
+        self.hid_init = nn.Parameter(torch.zeros(units))
+        self.cell_init = nn.Parameter(torch.zeros(units))
+
+    def forward(self, x, state=None, clip=float("inf")):
+        """x (B, T, inputs) -> hiddens (B, T, units) and the state after them, (hidden, cell), each (B, units).
+
+        clip: limit on each entry of the loss's gradient at the gates' pre-activations, at every step.
+        """
+        if state is None:
+            state = self.hid_init.expand(len(x), -1), self.cell_init.expand(len(x), -1)
+        # Autocast gives the products' type; its rules do not reach into a Function, so the casts are made here.
+        gates = F.linear(x.transpose(0, 1).contiguous(), self.weight_in, self.bias)
+        hiddens, cells = PeepholeSequence.apply(gates, self.weight_hid.to(gates.dtype), self.peepholes, *state, clip)
+        return hiddens.transpose(0, 1), (hiddens[-1], cells[-1])
+
+
+class LatentLSTM(nn.Module):
+    """Predicts the next latent of a sequence.
+
+    kl: the objective is KL(posterior || prediction), and log-sigmas are read and predicted beside the means; else
+    the mean squared error on the posterior means. diffs: differences of consecutive latents are read and predicted.
+    peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient clipping of the 2016 cell.
+
+    A latent is (rows, z_dim): its mean and, with kl, its log-sigma. Where two rows are given and one is needed, the
+    first is used.
+    """
+
+    def __init__(self, z_dim, n_hid=1024, layers=2, dropout=0.3, kl=True, diffs=False, peepholes=True, clip=10.0):
+        super().__init__()
+        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.rows, self.z_dim, self.dropout = 2 if kl else 1, z_dim, dropout
+        self.kl, self.diffs, self.peepholes, self.clip = kl, diffs, peepholes, clip
+        sizes = [self.rows * z_dim] + [n_hid] * layers
+        layer = PeepholeLSTM if peepholes else lambda i, h: nn.LSTM(i, h, batch_first=True)
+        self.layers = nn.ModuleList(layer(i, h) for i, h in itertools.pairwise(sizes))
+        self.project = nn.Linear(n_hid, self.rows * z_dim)
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, latents):
+        """The loss of predicting each latent of (B, T, 2, z_dim) from those before it.
+
+        With kl: KL in nats, summed over time and z_dim, a mean over sequences; else the mean squared error. Beside
+        it the squared error of the predicted means, summed over z_dim, a mean over frames.
+        """
+        sequence = difference(latents) if self.diffs else latents
+        target = sequence[:, 1:]
+        prediction, _ = self.run(sequence[:, :-1])
+        squared_error = (prediction[:, :, 0] - target[:, :, 0]).square()
+        if self.kl:
+            loss = kl_divergence(
+                target[:, :, 0], target[:, :, 1], prediction[:, :, 0], prediction[:, :, 1]
+            ).sum() / len(latents)
+        else:
+            loss = squared_error.mean()
+        return {"loss": loss, "squared_error": squared_error.sum(-1).mean()}
+
+    def run(self, sequence, state=None):
+        """Read a sequence (B, T, rows, z_dim) at once -> the prediction after each step, same shape, and the state."""
+        x = sequence[:, :, : self.rows].flatten(2)
+        # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
+        clip = self.clip / len(x) if self.kl else self.clip
+        states = []
+        for layer, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
+            x = F.dropout(x, self.dropout, self.training)
+            x, after = layer(x, before, clip) if self.peepholes else layer(x, before)
+            states.append(after)
+        return self.project(x).float().unflatten(2, (self.rows, self.z_dim)), states
+
+    def predict(self, latent, state=None):
+        """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state after it.
+
+        With diffs the first latent gives no difference yet: the prediction is that nothing moves.
+        """
+        if not self.diffs:
+            prediction, state = self.run(latent[:, None], state)
+            return prediction[:, 0], state
+        latent = latent[:, : self.rows]
+        if state is None:
+            return latent, (None, latent)
+        state, last = state
+        step, state = self.run(difference(torch.stack([last, latent], dim=1)), state)
+        return integrate(latent, step[:, 0]), (state, latent)
+
+    def rollout(self, context, steps):
+        """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T + steps, z_dim).
+
+        Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents before them; the rest
+        are predictions from the model's own.
+        """
+        means, state, latent = [context[:, 0, 0]], None, None
+        for t in range(context.shape[1] + steps - 1):
+            latent, state = self.predict(context[:, t] if t < context.shape[1] else latent, state)
+            means.append(latent[:, 0])
+        return torch.stack(means, dim=1)
+
+
+def difference(latents):
+    """Differences of consecutive latents (B, T, rows, z_dim) -> (B, T - 1, rows, z_dim).
+
+    Two posteriors err independently, so their variances add: the log-sigma of a difference is the sum's.
+    """
+    mean = latents[:, 1:, :1] - latents[:, :-1, :1]
+    log_sigma = latents[:, :, 1:]
+    return torch.cat([mean, 0.5 * torch.logaddexp(2 * log_sigma[:, 1:], 2 * log_sigma[:, :-1])], dim=2)
+
+
+def integrate(latent, step):
+    """The latent that `step` leads to from `latent`, both (B, rows, z_dim), such that their difference is `step`.
+
+    A variance that would have to be negative for that is set to nearly none.
+    """
+    mean = latent[:, :1] + step[:, :1]
+    variance = torch.exp(2 * step[:, 1:]) - torch.exp(2 * latent[:, 1:])
+    return torch.cat([mean, 0.5 * torch.log(variance.clamp_min(1e-6))], dim=1)
+
+
+def kl_divergence(mu_q, log_sigma_q, mu_p, log_sigma_p):
+    """KL(N(mu_q, sigma_q^2) || N(mu_p, sigma_p^2)) in nats, elementwise."""
+    variances = torch.exp(2 * (log_sigma_q - log_sigma_p)) + ((mu_q - mu_p) * torch.exp(-log_sigma_p)) ** 2
+    return log_sigma_p - log_sigma_q + 0.5 * (variances - 1)

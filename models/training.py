@@ -1,0 +1,189 @@
+"""One training loop for every network, the flags that all training scripts share, and the choice of device."""
+
+import csv
+import itertools
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, RandomSampler
+from tqdm import tqdm
+
+import cli
+from models import checkpoint
+
+
+class Parser(cli.Parser):
+    """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""
+
+    def __init__(self, description, *, save_to, batch_size, num_epochs=None, lr=None, schedule=None):
+        super().__init__(description)
+        add = self.add_argument
+        add("--save_to", default=save_to, help="run folder: checkpoints, log.csv, pictures")
+        add("--num_epochs", type=cli.whole(1), default=num_epochs)
+        add("--batch_size", type=cli.whole(1), default=batch_size)
+        add("--max_per_epoch", type=cli.whole(1), help="at most so many batches an epoch")
+        add("--lr", type=cli.real(0, above=True), default=lr, help="learning rate of Adam")
+        add("--schedule", choices=("constant", "cosine"), default=schedule, help="cosine: 5%% warm-up, then down to 0")
+        add("--grad_clip", type=cli.real(0), default=0.0, help="limit on the gradient's total norm; 0: none")
+        add("--seed", type=cli.whole(0), default=0)
+        add("--device", help="if not given: cuda, else mps, else cpu")
+        add("--amp", action=cli.Switch, default=False, help="bfloat16 autocast")
+        add("--compile", action=cli.Switch, default=False, help="torch.compile the model")
+        add("--resume", action=cli.Switch, default=False, help="go on with the run in --save_to, with its flags")
+        add("--init_from", help="checkpoint whose weights to begin from")
+
+    def parse_args(self, argv=None):
+        args = super().parse_args(argv)
+        if args.resume:
+            last = Path(args.save_to) / "last.pt"
+            if not last.exists():
+                self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
+            self.set_defaults(**checkpoint.load(last)["args"], resume=True)
+            args = super().parse_args(argv)
+        return args
+
+
+def start(args):
+    """Claim the run folder, seed, choose the device. Raises UserError if the folder holds a run and --resume is off."""
+    run = Path(args.save_to)
+    if not args.resume and (run / "last.pt").exists():
+        raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
+    device = choose_device(args.device)
+    run.mkdir(parents=True, exist_ok=True)
+    seed_all(args.seed, 0)
+    return device
+
+
+def choose_device(name=None):
+    """The torch device: the one named, or else cuda, else mps, else cpu. Raises UserError if it cannot be used."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError):
+        raise cli.UserError(f"--device {name} cannot be used on this machine; try cpu") from None
+    return torch.device(name)
+
+
+def seed_all(seed, epoch):
+    """Seed torch for one epoch of one run."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]) >> 1)
+
+
+def fit(model, train, valid, args, device, parents=None, prepare=lambda batch: (batch,)):
+    """Train `model` with Adam and leave last.pt, best.pt (lowest validation loss) and log.csv in `args.save_to`.
+
+    model: `model(*inputs)` returns a dict of scalars, means over the batch, the objective "loss" first.
+    train, valid: datasets that give a whole batch for a list of indices (`__getitems__`).
+    parents: what the checkpoints say they were built on. prepare(batch on the device) -> inputs, without gradient.
+    Epochs are seeded by (seed, epoch) and validation by the seed alone, so that a resumed run equals an unbroken one.
+    Raises UserError if a checkpoint to go on from does not fit, or the loss stops being finite.
+    """
+    run, history = Path(args.save_to), []
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    if args.init_from and not args.resume:
+        take_weights(model, checkpoint.load(args.init_from, type(model)), args.init_from)
+    if args.resume:
+        last = checkpoint.load(run / "last.pt", type(model))
+        take_weights(model, last, run / "last.pt")
+        optimizer.load_state_dict(last["optimizer"])
+        history = last["history"]
+    if args.compile:
+        model.compile()
+
+    for epoch in range(len(history) + 1, args.num_epochs + 1):
+        began = time.perf_counter()
+        row = {"epoch": epoch}
+        means = run_epoch(model, train, args, device, prepare, epoch, optimizer)
+        row |= {f"train_{name}": value for name, value in means.items()}
+        means = run_epoch(model, valid, args, device, prepare, epoch=0)
+        row |= {f"valid_{name}": value for name, value in means.items()}
+        row["seconds"] = time.perf_counter() - began
+        print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
+        if not math.isfinite(row["train_loss"] + row["valid_loss"]):
+            raise cli.UserError(
+                f"the loss is not finite in epoch {epoch}: lower --lr, and go on from {run} with --resume"
+            )
+
+        history.append(row)
+        best = min(history, key=lambda r: r["valid_loss"])
+        if best is row:
+            checkpoint.save(run / "best.pt", model, vars(args), history, parents or {})
+        checkpoint.save(run / "last.pt", model, vars(args), history, parents or {}, optimizer)
+        write_log(run / "log.csv", history)
+
+
+def run_epoch(model, dataset, args, device, prepare, epoch, optimizer=None):
+    """One pass over the dataset, training if there is an optimizer. Returns the means over all examples."""
+    model.train(optimizer is not None)
+    seed_all(args.seed, epoch)
+    if hasattr(dataset, "set_epoch"):
+        dataset.set_epoch(epoch)
+    loader = DataLoader(
+        dataset,
+        args.batch_size,
+        sampler=RandomSampler(dataset),
+        collate_fn=lambda batch: batch,
+        pin_memory=device.type == "cuda",
+    )
+    steps = min(len(loader), args.max_per_epoch or len(loader))
+    totals, count = {}, 0
+    name = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation"
+    bar = tqdm(itertools.islice(loader, steps), total=steps, desc=name, unit="batch", leave=False)
+    for step, batch in enumerate(bar):
+        with torch.no_grad():
+            inputs = prepare(batch.to(device, non_blocking=True))
+        amp = torch.autocast(device.type, torch.bfloat16, enabled=args.amp)
+        with amp, torch.set_grad_enabled(optimizer is not None):
+            scalars = model(*inputs)
+        if optimizer:
+            optimizer.zero_grad(set_to_none=True)
+            scalars["loss"].backward()
+            if args.grad_clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
+            set_lr(optimizer, args, (epoch - 1 + step / steps) / args.num_epochs)
+            optimizer.step()
+        # Added up on the device: reading a number back at every step would make the device wait.
+        for key, value in scalars.items():
+            totals[key] = totals.get(key, 0) + value.detach() * len(batch)
+        count += len(batch)
+    return {key: float(value) / count for key, value in totals.items()}
+
+
+def set_lr(optimizer, args, progress):
+    """Set the learning rate for the share `progress`, in [0, 1), of the whole training."""
+    share = 1.0
+    if args.schedule == "cosine":
+        warm_up = 0.05
+        share = (
+            progress / warm_up
+            if progress < warm_up
+            else 0.5 + 0.5 * math.cos(math.pi * (progress - warm_up) / (1 - warm_up))
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = args.lr * max(share, 1e-3)
+
+
+def take_weights(model, content, path):
+    """Load a checkpoint's weights into `model`. Raises UserError if its configuration is another one."""
+    for key, value in model.config.items():
+        if content["config"].get(key) != value:
+            raise cli.UserError(
+                f"{path} has {key} {content['config'].get(key)}, the flags ask for {value}: leave that flag out"
+            )
+    model.load_state_dict(content["model"])
+
+
+def write_log(path, history):
+    """Write the history as CSV, a line per epoch."""
+    partial = path.with_name(path.name + ".part")
+    with open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, history[0])
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(partial, path)

@@ -1,0 +1,140 @@
+"""Variational autoencoders (Kingma & Welling 2014): frames to latents and back."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class VCAE(nn.Module):
+    """The convolutional VAE of frames.
+
+    arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep": four strided
+    convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16 inside).
+    frame_shape: (channels, height, width); L: posterior samples a frame in training; binary: Bernoulli pixels, else
+    Gaussian with a learned deviation; beta: weight of the KL term (Higgins et al. 2017).
+    """
+
+    def __init__(self, frame_shape, z_dim=32, n_hid=1024, arch="2016", nfilts=32, fsize=3, L=2, binary=True, beta=1.0):
+        super().__init__()
+        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config["frame_shape"] = list(frame_shape)
+        self.L, self.binary, self.beta = L, binary, beta
+        maps_out = frame_shape[0] * (1 if binary else 2)
+        if arch == "2016":
+            activation = nn.Tanh() if binary else nn.Softplus()
+            self.encoder, self.decoder = shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation)
+        else:
+            self.encoder, self.decoder = deep(frame_shape, maps_out, z_dim, n_hid, nfilts)
+        self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
+        if arch == "2016":
+            self.apply(glorot)
+        else:
+            self.to(memory_format=torch.channels_last)
+
+    def encode(self, frames):
+        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) in [0, 1]."""
+        hidden = self.encoder(frames)
+        return self.mu(hidden), self.log_sigma(hidden)
+
+    def decode(self, z):
+        """The mean frames (n, channels, height, width) in [0, 1] for latents (n, z_dim)."""
+        return self.mean(self.decoder(z).float()).clamp(0, 1)
+
+    def forward(self, frames):
+        """The negative evidence lower bound in nats a frame, its two parts, and the squared error summed over pixels.
+
+        A latent is drawn from the posterior L times in training; in evaluation it is the posterior mean.
+        """
+        mu, log_sigma = (t.float() for t in self.encode(frames))
+        samples = self.L if self.training else 1
+        nll = squared_error = 0
+        for _ in range(samples):
+            z = mu + torch.randn_like(mu) * torch.exp(log_sigma) if self.training else mu
+            output = self.decoder(z).float()
+            nll = nll + self.nll(output, frames) / samples
+            squared_error = squared_error + F.mse_loss(self.mean(output.detach()), frames, reduction="sum") / samples
+        kl = kl_to_standard_normal(mu, log_sigma)
+        n = len(frames)
+        return {"loss": (nll + self.beta * kl) / n, "nll": nll / n, "kl": kl / n, "squared_error": squared_error / n}
+
+    def nll(self, output, frames):
+        if self.binary:
+            return F.binary_cross_entropy_with_logits(output, frames, reduction="sum")
+        return gaussian_nll(self.mean(output), floor_log_sigma(output.chunk(2, dim=1)[1]), frames)
+
+    def mean(self, output):
+        return torch.sigmoid(output) if self.binary else torch.tanh(output.chunk(2, dim=1)[0])
+
+
+def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
+    """Encoder and decoder of 2016: at 64x64, nearly all of the 269 M weights are the two dense layers' at the maps."""
+    channels, height, width = frame_shape
+    encoder = nn.Sequential(
+        nn.Dropout(0.3),
+        nn.Conv2d(channels, nfilts, fsize, padding="same"),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(nfilts * height * width, n_hid),
+        activation,
+    )
+    decoder = nn.Sequential(
+        nn.Linear(z_dim, n_hid),
+        activation,
+        nn.Linear(n_hid, nfilts * height * width),
+        nn.Tanh(),
+        nn.Unflatten(1, (nfilts, height, width)),
+        nn.Conv2d(nfilts, maps_out, fsize, padding="same"),
+    )
+    return encoder, decoder
+
+
+def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
+    """Encoder and decoder of four strided convolutions; nfilts is the width of the outermost, doubled at each."""
+    channels, height, width = frame_shape
+    pad_height, pad_width = -height % 16, -width % 16
+    widths = [nfilts, 2 * nfilts, 4 * nfilts, 8 * nfilts]
+    top = (widths[-1], (height + pad_height) // 16, (width + pad_width) // 16)
+
+    down = [nn.ZeroPad2d((0, pad_width, 0, pad_height))]
+    for maps_in, maps in zip([channels, *widths], widths, strict=False):
+        down += [nn.Conv2d(maps_in, maps, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(maps), nn.SiLU()]
+    up = []
+    for maps_in, maps in zip(widths[::-1], widths[-2::-1], strict=False):
+        up += [nn.ConvTranspose2d(maps_in, maps, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(maps), nn.SiLU()]
+
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(top), n_hid), nn.SiLU())
+    decoder = nn.Sequential(
+        nn.Linear(z_dim, n_hid),
+        nn.SiLU(),
+        nn.Linear(n_hid, math.prod(top)),
+        nn.SiLU(),
+        nn.Unflatten(1, top),
+        *up,
+        nn.ConvTranspose2d(nfilts, maps_out, 4, stride=2, padding=1),
+        nn.ZeroPad2d((0, -pad_width, 0, -pad_height)),
+    )
+    return encoder, decoder
+
+
+def glorot(module):
+    """Glorot-uniform weights and zero biases, as Lasagne begins."""
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def kl_to_standard_normal(mu, log_sigma):
+    """KL(N(mu, sigma^2) || N(0, 1)) in nats, summed over all entries (Kingma & Welling 2014, appendix B)."""
+    return -0.5 * (1 + 2 * log_sigma - mu**2 - torch.exp(2 * log_sigma)).sum()
+
+
+def gaussian_nll(mu, log_sigma, x):
+    """-log N(x; mu, sigma^2) in nats, summed over all entries."""
+    return (0.5 * math.log(2 * math.pi) + log_sigma + 0.5 * ((x - mu) * torch.exp(-log_sigma)) ** 2).sum()
+
+
+def floor_log_sigma(log_sigma):
+    """log-sigma kept from falling below -10, where a pixel that never changes would send it."""
+    return F.relu(log_sigma + 10) - 10

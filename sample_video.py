@@ -1,0 +1,85 @@
+"""Render held-out videos beside the LSTM's prediction: primed with true frames, then fed its own output."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import cli
+from data.hdf5 import SPLITS, Frames
+from data.pictures import save_comparison, save_plain
+from models import checkpoint, training
+from models.codec import Codec, unit_scale
+from models.lstm import LatentLSTM
+
+
+def flags():
+    parser = cli.Parser(__doc__)
+    parser.add_argument(
+        "--model", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py; it names its codec and frames"
+    )
+    parser.add_argument("--data_file", help="frames; if not given: those the model was trained on")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--prime", type=cli.whole(1), default=30, help="frames fed in")
+    parser.add_argument("--predict", type=cli.whole(1), default=30, help="frames predicted after them")
+    parser.add_argument("--n", type=cli.whole(1), default=8, help="videos")
+    parser.add_argument("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
+    parser.add_argument("--format", choices=("gif", "mp4", "png"), default="gif")
+    parser.add_argument(
+        "--plain", action=cli.Switch, default=False, help="the prediction alone, as the original had it"
+    )
+    parser.add_argument("--fps", type=cli.real(0, above=True), help="frames a second; if not given: as the data says")
+    parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="chooses the videos")
+    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    return parser
+
+
+def main(args):
+    device, path = training.choose_device(args.device), Path(args.model)
+    content = checkpoint.load(path, LatentLSTM)
+    lstm = checkpoint.build(content, LatentLSTM).to(device)
+    parents, skip = content["parents"], content["args"]["frame_skip"]
+    codec = Codec(path.parent / parents["codec"]["path"], device, expected=parents["codec"]["id"])
+    frames = Frames(args.data_file or os.path.normpath(path.parent / parents["frames"]["path"]), args.split)
+    if frames.shape[1:] != codec.frame_shape:
+        raise cli.UserError(f"{frames.path} has frames {frames.shape[1:]}, the codec wants {codec.frame_shape}")
+    long_enough = np.flatnonzero(np.diff(frames.starts) >= (args.prime - 1) * skip + 1)
+    if not len(long_enough):
+        raise cli.UserError(f"no {args.split} video has {args.prime} frames to prime with: lower --prime")
+    chosen = np.random.default_rng(args.seed).permutation(long_enough)[: args.n]
+
+    truth = [frames.video(v)[::skip][: args.prime + args.predict] for v in chosen]
+    context = torch.stack([video[: args.prime] for video in truth])
+    latents = torch.stack(codec.encode(context.flatten(0, 1)), dim=1).unflatten(0, context.shape[:2])
+    with torch.no_grad():
+        predicted = codec.decode(lstm.rollout(latents, args.predict)).cpu()
+
+    dest = Path(args.dest or Path("picture_output") / path.resolve().parent.name)
+    dest.mkdir(parents=True, exist_ok=True)
+    fps = args.fps or frames.attributes["frame_rate"] / skip
+    for v, true, video in zip(tqdm(chosen, desc="videos"), truth, predicted, strict=True):
+        target = dest / f"{args.split}_{v:04d}.{args.format}"
+        if args.plain:
+            save_plain(target, video, fps, args.scale)
+        else:
+            save_comparison(target, true, video, args.prime, fps, args.scale)
+    errors = [
+        (video[: len(true)] - unit_scale(true)).square().sum((1, 2, 3))
+        for true, video in zip(truth, predicted, strict=True)
+    ]
+    primed = torch.cat([error[1 : args.prime] for error in errors])
+    free = torch.cat([error[args.prime : args.prime + 10] for error in errors])
+    print(f"{dest}: {len(chosen)} videos of the {args.split} split; squared error summed over a frame:")
+    print(f"  primed, one step ahead      {primed.mean():.1f}")
+    print(
+        f"  first 10 free-running steps {free.mean():.1f}"
+        if len(free)
+        else "  (the videos end before free running begins)"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())

@@ -1,0 +1,51 @@
+"""Train the LSTM that predicts the next latent, on the latents that an autoencoder's training left."""
+
+import os
+from pathlib import Path
+
+import cli
+from data.hdf5 import Windows
+from models import training
+from models.lstm import LatentLSTM
+
+
+def flags():
+    parser = training.Parser(__doc__, save_to="runs/lstm", batch_size=128, num_epochs=20, lr=1e-4, schedule="constant")
+    parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
+    parser.add_argument(
+        "--seq_length", type=cli.whole(3), default=30, help="frames a window; all but the last are read"
+    )
+    parser.add_argument(
+        "--frame_skip", type=cli.whole(1), help="take every so-many-th frame; if not given: as the data says"
+    )
+    parser.add_argument(
+        "--kl_loss", action=cli.Switch, default=True, help="KL between posterior and prediction, else MSE on Z"
+    )
+    parser.add_argument("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
+    parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
+    parser.add_argument("--lstm_n_hid", type=cli.whole(1), default=1024, help="units a layer")
+    parser.add_argument("--layers", type=cli.whole(1), default=2)
+    parser.add_argument("--dropout", type=cli.real(0, 0.99), default=0.3, help="on each layer's input")
+    return parser
+
+
+def main(args):
+    about = Windows(args.data_file, "train", 1, 1, args.seed).attributes
+    args.frame_skip = args.frame_skip or about["frame_skip"]
+    train, valid = (
+        Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
+    )
+    device, run = training.start(args), Path(args.save_to)
+    print(f"{args.data_file}: windows from {len(train)} train videos, {train.left_out} too short are left out")
+
+    model = LatentLSTM(
+        train.shape[-1], args.lstm_n_hid, args.layers, args.dropout, args.kl_loss, args.diffs, args.peepholes
+    )
+    # Both are named as seen from the run folder, so that the folders can move together.
+    seen = {name: os.path.relpath(Path(args.data_file).parent / about[name], run) for name in ("codec", "data_file")}
+    parents = {"codec": {"path": seen["codec"], "id": about["codec_id"]}, "frames": {"path": seen["data_file"]}}
+    training.fit(model, train, valid, args, device, parents)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())

@@ -1,0 +1,69 @@
+"""Train the convolutional VAE of frames; leave its checkpoints, pictures, and the latents of all frames."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+import cli
+from data.hdf5 import Frames, write_latents
+from data.pictures import save_sheet
+from models import training
+from models.codec import Codec, unit_scale
+from models.vae import VCAE
+
+# What --arch sets where a flag is not given; "2016" has the original's values.
+ARCHS = {
+    "2016": {"n_hid": 1024, "nfilts": 32, "L": 2, "num_epochs": 12, "lr": 3e-5, "schedule": "constant"},
+    "deep": {"n_hid": 512, "nfilts": 24, "L": 1, "num_epochs": 6, "lr": 2e-3, "schedule": "cosine"},
+}
+
+
+def flags():
+    parser = training.Parser(__doc__, save_to="runs/vcae", batch_size=128)
+    parser.add_argument("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
+    parser.add_argument(
+        "--arch", choices=ARCHS, default="2016", help="the original's two convolutions, or eight strided ones"
+    )
+    parser.add_argument("--z_dim", type=cli.whole(1), default=32, help="numbers a latent")
+    parser.add_argument("--n_hid", type=cli.whole(1), help="dense hidden units; 2016: 1024, deep: 512")
+    parser.add_argument("--nfilts", type=cli.whole(1), help="maps of the outermost convolution; 2016: 32, deep: 24")
+    parser.add_argument("--fsize", type=cli.whole(1), default=3, help="filter size of the 2016 convolutions, odd")
+    parser.add_argument("--L", type=cli.whole(1), help="posterior samples a frame; 2016: 2, deep: 1")
+    parser.add_argument("--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian")
+    parser.add_argument("--beta", type=cli.real(0), default=1.0, help="weight of the KL term")
+    return parser
+
+
+def main(args):
+    for name, value in ARCHS[args.arch].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.fsize % 2 == 0:
+        raise cli.UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
+    train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
+    device, run = training.start(args), Path(args.save_to)
+
+    sizes = {name: getattr(args, name) for name in ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")}
+    model = VCAE(train.shape[1:], **sizes)
+    training.fit(model, train, valid, args, device, prepare=lambda frames: (unit_scale(frames),))
+
+    codec = Codec(run / "best.pt", device)
+    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": os.path.relpath(args.data_file, run)}
+    about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
+    write_latents(run / "latents.hdf5", args.data_file, codec.encode, about, replace=args.resume)
+
+    shown = test.__getitems__(np.linspace(0, len(test) - 1, min(len(test), 2000)).astype(int))
+    again = codec.decode(codec.encode(shown)[0]).cpu()
+    error = (again - unit_scale(shown)).square().sum((1, 2, 3)).mean()
+    (run / "pictures").mkdir(exist_ok=True)
+    rows = {
+        "frames of the test split": shown[::125],
+        f"reconstructions (squared error {error:.1f} a frame)": again[::125],
+    }
+    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
+    print(f"{run}: squared error of the reconstruction, summed over a frame: {error:.1f} (test split)")
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())
