@@ -10,7 +10,9 @@ from models.lstm import LatentLSTM
 
 
 def flags():
-    parser = training.Parser(__doc__, save_to="runs/lstm", batch_size=128, num_epochs=20, lr=1e-4, schedule="constant")
+    parser = training.Parser(
+        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=20, lr=1e-4, schedule="constant"
+    )
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
         "--seq_length", type=cli.whole(3), default=30, help="frames a window; all but the last are read"

@@ -20,7 +20,7 @@ ARCHS = {
 
 
 def flags():
-    parser = training.Parser(__doc__, save_to="runs/vcae", batch_size=128)
+    parser = training.Parser(__doc__, VCAE, save_to="runs/vcae", batch_size=128)
     parser.add_argument("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
     parser.add_argument(
         "--arch", choices=ARCHS, default="2016", help="the original's two convolutions, or eight strided ones"

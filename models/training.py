@@ -19,8 +19,9 @@ from models import checkpoint
 class Parser(cli.Parser):
     """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""
 
-    def __init__(self, description, *, save_to, batch_size, num_epochs=None, lr=None, schedule=None):
+    def __init__(self, description, model, *, save_to, batch_size, num_epochs=None, lr=None, schedule=None):
         super().__init__(description)
+        self.model = model  # the class that the script trains
         add = self.add_argument
         add("--save_to", default=save_to, help="run folder: checkpoints, log.csv, pictures")
         add("--num_epochs", type=cli.whole(1), default=num_epochs)
@@ -42,7 +43,7 @@ class Parser(cli.Parser):
             last = Path(args.save_to) / "last.pt"
             if not last.exists():
                 self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
-            self.set_defaults(**checkpoint.load(last)["args"], resume=True)
+            self.set_defaults(**{**checkpoint.load(last, self.model)["args"], "resume": True})
             args = super().parse_args(argv)
         return args
 

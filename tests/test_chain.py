@@ -4,28 +4,9 @@ import h5py
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from conftest import run
 
-import moving_mnist
 import sample_video
-import train_lstm
-import train_vcae
-
-
-def run(stage, *argv):
-    stage.main(stage.flags().parse_args([str(arg) for arg in argv]))
-
-
-@pytest.fixture(scope="session")
-def chain(tmp_path_factory):
-    """A folder in which every MNIST stage has run."""
-    root = tmp_path_factory.mktemp("chain")
-    frames, vcae, lstm = root / "frames.hdf5", root / "vcae", root / "lstm"
-    run(moving_mnist, "--mnist", "sample", "--dest", frames, "--seqs", 20, "--seq_len", 8, "--split", "60/20/20")
-    small = ["--num_epochs", 2, "--batch_size", 5, "--device", "cpu"]
-    run(train_vcae, "--data_file", frames, "--save_to", vcae, "--arch", "deep", "--nfilts", 4, "--z_dim", 6, *small)
-    small += ["--seq_length", 6, "--lstm_n_hid", 8]
-    run(train_lstm, "--data_file", vcae / "latents.hdf5", "--save_to", lstm, *small)
-    return root
 
 
 def test_stages_leave_what_the_next_ones_need(chain):

@@ -1,0 +1,84 @@
+"""The video files: windows stay inside a video, draws depend on (seed, epoch) alone, nothing half written."""
+
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from cli import UserError
+from data import hdf5
+from data.hdf5 import Frames, Windows
+
+
+@pytest.fixture
+def latents(tmp_path):
+    """Latents of videos of 5, 9, 3 and 7 frames; each tells its crop, video and frame number."""
+    lengths = [5, 9, 3, 7]
+    video, frame = np.repeat(np.arange(4), lengths), np.concatenate([np.arange(n) for n in lengths])
+    rows = np.stack([np.stack([np.full(24, crop), video, frame], 1) for crop in range(2)])
+    with hdf5.create(tmp_path / "z.hdf5", "latents", {"frame_skip": 1}) as file:
+        for split in hdf5.SPLITS:
+            file[f"{split}/starts"] = np.cumsum([0, *lengths])
+            file[f"{split}/latents"] = np.stack([rows, -rows], 2).astype(np.float32)
+    return tmp_path / "z.hdf5"
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_windows_never_cross_a_video(latents, skip):
+    """Fault 2 of the original: every window held a cut."""
+    windows = Windows(latents, "train", 3, skip, seed=0)
+    assert windows.left_out == (0 if skip == 1 else 1)
+    seen = set()
+    for epoch in range(60):
+        windows.set_epoch(epoch)
+        batch = windows.__getitems__(range(len(windows)))
+        assert batch.shape == (len(windows), 3, 2, 3)
+        crop, video, frame = batch[:, :, 0].unbind(-1)
+        assert (video == video[:, :1]).all()
+        assert (crop == crop[:, :1]).all()
+        assert (frame.diff(dim=1) == skip).all()
+        assert torch.equal(batch[:, :, 1], -batch[:, :, 0])
+        seen |= {(int(v), int(f)) for v, f in zip(video[:, 0], frame[:, 0], strict=True)}
+    lengths = {0: 5, 1: 9, 2: 3, 3: 7}
+    assert seen == {(v, f) for v, n in lengths.items() for f in range(n - 2 * skip)}  # every start, every video
+
+
+def test_draws_depend_on_seed_and_epoch_alone(latents):
+    def draw(seed, epoch, order):
+        windows = Windows(latents, "train", 3, 1, seed)
+        windows.set_epoch(epoch)
+        return torch.stack([windows.__getitems__([i])[0] for i in order])
+
+    assert torch.equal(draw(0, 5, [0, 1, 2, 3]), draw(0, 5, [3, 2, 1, 0]).flip(0))
+    assert not torch.equal(draw(0, 5, range(4)), draw(0, 6, range(4)))
+    assert not torch.equal(draw(0, 5, range(4)), draw(1, 5, range(4)))
+
+
+@pytest.mark.parametrize("storage", [{}, {"compression": "gzip"}])
+def test_frames_are_read_by_batch_and_by_video(tmp_path, storage):
+    frames = np.random.default_rng(0).integers(0, 256, (10, 1, 4, 4), np.uint8)
+    with hdf5.create(tmp_path / "f.hdf5", "frames", {}) as file:
+        file["train/starts"] = np.array([0, 4, 10])
+        file.create_dataset("train/frames", data=frames, **storage)
+    dataset = Frames(tmp_path / "f.hdf5", "train")
+    assert len(dataset) == 10
+    assert np.array_equal(dataset.__getitems__([7, 2, 2]), frames[[7, 2, 2]])
+    assert np.array_equal(dataset.video(1), frames[4:])
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy._array is None
+    assert np.array_equal(copy.video(0), frames[:4])
+
+
+def test_a_file_appears_only_when_whole(tmp_path):
+    path = tmp_path / "deep" / "f.hdf5"
+    with pytest.raises(ZeroDivisionError), hdf5.create(path, "frames", {}):
+        1 / 0  # noqa: B018
+    assert not list(path.parent.iterdir())
+    with hdf5.create(path, "frames", {"seed": 3}):
+        assert not path.exists()
+    with h5py.File(path) as file:
+        assert dict(file.attrs) == {"format": hdf5.FORMAT, "kind": "frames", "seed": 3}
+    with pytest.raises(UserError, match="exists already"), hdf5.create(path, "frames", {}):
+        pass

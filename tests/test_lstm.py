@@ -1,0 +1,220 @@
+"""The latent LSTM against the original's tensors, and what must hold of its predictions."""
+
+import numpy as np
+import pytest
+import torch
+from golden import assert_close, load
+from torch.nn import functional as F
+
+from models import lstm
+from models.lstm import LatentLSTM, PeepholeSequence, difference, integrate
+
+GATES = ("ingate", "forgetgate", "cell", "outgate")
+PEEPHOLES = ("ingate", "forgetgate", "outgate")
+
+
+def ours(get, kl):
+    """The original's parameters, or gradients, under our names and in our shapes."""
+    named = {}
+    for i in range(2):
+        theirs = f"lstm_{i}."
+        named |= {
+            f"layers.{i}.weight_in": torch.cat([get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1).T,
+            f"layers.{i}.weight_hid": torch.cat([get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1).T,
+            f"layers.{i}.bias": torch.cat([get(f"{theirs}b_{gate}") for gate in GATES]),
+            f"layers.{i}.peepholes": torch.stack([get(f"{theirs}W_cell_to_{gate}") for gate in PEEPHOLES]),
+            f"layers.{i}.cell_init": get(f"{theirs}cell_init")[0],
+            f"layers.{i}.hid_init": get(f"{theirs}hid_init")[0],
+        }
+    projections = ("project_mu", "project_ls") if kl else ("project",)
+    named["project.weight"] = torch.cat([get(f"{name}.W") for name in projections], 1).T
+    named["project.bias"] = torch.cat([get(f"{name}.b") for name in projections])
+    return named
+
+
+class Golden:
+    """One of the original's small LSTMs: its tensors, and our model with its parameters."""
+
+    def __init__(self, name, **kwargs):
+        self.tensors, self.kl = load(name), name == "z_vlstm"
+        self.model = LatentLSTM(4, 6, 2, kl=self.kl, **kwargs).eval()
+        self.model.load_state_dict(ours(lambda name: self.tensors[f"param:{name}"], self.kl))
+        z = [self.tensors["z_in"]] + ([self.tensors["z_ls_in"]] if self.kl else [])
+        target = [self.tensors["z_tgt"]] + ([self.tensors["z_ls_tgt"]] if self.kl else [])
+        self.read, self.target = torch.stack(z, 2), torch.stack(target, 2)
+
+    def outputs(self, prefix):
+        names = ("output_mu", "output_ls") if self.kl else ("output",)
+        return torch.stack([self.tensors[f"{prefix}{name}"] for name in names], 2)
+
+    def check_gradients(self, prefix, scale):
+        for name, expected in ours(lambda name: self.tensors[f"{prefix}:{name}"], self.kl).items():
+            assert_close(scale * self.model.get_parameter(name).grad, expected)
+
+    def loss(self):
+        """Our loss of predicting the original's targets, which need not be the inputs one step later."""
+        latents = torch.cat([self.read[:, :1], self.target], 1)
+        self.model.run, run = lambda sequence, state=None: run(self.read, state), self.model.run
+        return self.model(latents)["loss"]
+
+
+@pytest.mark.parametrize("name", ["z_lstm", "z_vlstm"])
+def test_outputs_states_loss_and_gradients(name):
+    golden = Golden(name)
+    prediction, states = golden.model.run(golden.read)
+    assert_close(prediction, golden.outputs("det_"))
+    for i, (hidden, cell) in enumerate(states):
+        assert_close(hidden, golden.tensors[f"det_hidfinal_{i}"])
+        assert_close(cell, golden.tensors[f"det_cellfinal_{i}"])
+    loss = golden.loss()
+    loss.backward()
+    batch = 2 if golden.kl else 1  # their KL is a sum over the batch, ours a mean
+    assert_close(batch * loss, golden.tensors["det_loss"])
+    golden.check_gradients("det_grad", batch)
+
+
+@pytest.mark.parametrize("name", ["z_lstm", "z_vlstm"])
+def test_dropout_on_each_layers_input(name, monkeypatch):
+    golden = Golden(name)
+    masks = [golden.tensors[f"train_dropout_mask_{i}"] for i in range(2)]
+    monkeypatch.setattr(lstm.F, "dropout", lambda x, p, training: x / (1 - p) * masks.pop(0) if training else x)
+    golden.model.train()
+    loss = golden.loss()
+    loss.backward()
+    batch = 2 if golden.kl else 1
+    assert_close(batch * loss, golden.tensors["train_loss"])
+    golden.check_gradients("train_grad", batch)
+
+
+@pytest.mark.parametrize(("clip", "prefix"), [(10.0, "det_grad"), (float("inf"), "noclip_det_grad")])
+def test_gate_gradient_clipping(clip, prefix):
+    golden = Golden("z_lstm_clip_active", clip=clip)
+    loss = golden.loss() * golden.tensors["loss_multiplier"]
+    loss.backward()
+    assert_close(loss, golden.tensors["det_loss"])
+    golden.check_gradients(prefix, 1)
+
+
+@pytest.mark.parametrize("name", ["z_lstm", "z_vlstm"])
+def test_one_step_from_a_given_state(name):
+    golden = Golden(name)
+    state = [(golden.tensors[f"state_in:hid_var_{i}"], golden.tensors[f"state_in:cell_var_{i}"]) for i in range(2)]
+    prediction, state = golden.model.predict(golden.read[:, 0], state)
+    assert_close(prediction[:, None], golden.outputs("step_fixed:"))
+    for i, (hidden, cell) in enumerate(state):
+        assert_close(hidden, golden.tensors[f"step_state_out:hidfinal_{i}"])
+        assert_close(cell, golden.tensors[f"step_state_out:cellfinal_{i}"])
+
+
+@pytest.mark.parametrize("name", ["z_lstm", "z_vlstm"])
+def test_free_running_carries_its_state(name):
+    """Fault 1 of the original: its predictions came from one frame of past (`ar_orig_buggy`)."""
+    golden = Golden(name)
+    means = golden.model.rollout(golden.read[:1], 9)
+    assert_close(means[:, 6:], golden.tensors["ar_fixed:seq"][..., :4])
+    assert (means[:, 6:] - golden.tensors["ar_orig_buggy:seq"][..., :4]).abs().max() > 0.01
+
+
+def test_kl_of_diagonal_gaussians():
+    t = load("optim_losses")
+    value = lstm.kl_divergence(t["kl_p_mu"], t["kl_p_sigma"].log(), t["kl_q_mu"], t["kl_q_sigma"].log()).sum()
+    assert_close(value, t["kl_value"])
+
+
+def test_backward_is_the_derivative():
+    torch.manual_seed(0)
+    sizes = (5, 3, 8), (8, 2), (3, 2), (3, 2), (3, 2)
+    inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    assert torch.autograd.gradcheck(lambda *x: PeepholeSequence.apply(*x, float("inf")), inputs)
+
+
+def sequences(model, frames=8, videos=3, seed=0):
+    torch.manual_seed(seed)
+    return torch.randn(videos, frames, 2, model.z_dim)
+
+
+KINDS = [
+    {},
+    {"kl": False},
+    {"diffs": True},
+    {"kl": False, "diffs": True},
+    {"peepholes": False},
+    {"peepholes": False, "kl": False, "diffs": True, "layers": 1},
+]
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def model(request):
+    torch.manual_seed(1)
+    return LatentLSTM(3, 5, **{"layers": 2, **request.param}).eval()
+
+
+def test_step_by_step_equals_at_once(model):
+    latents = sequences(model)
+    at_once, _ = model.run(difference(latents) if model.diffs else latents)
+    state, steps = None, []
+    for t in range(latents.shape[1]):
+        before = latents[:, t, 0]
+        prediction, state = model.predict(latents[:, t], state)
+        steps.append(prediction[:, 0] - before if model.diffs else prediction[:, 0])
+    steps = torch.stack(steps[1:] if model.diffs else steps, 1)
+    torch.testing.assert_close(steps, at_once[:, :, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_rollout_depends_on_all_of_the_past(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3)  # at initialisation the state fades within a few steps
+    latents = sequences(model, frames=10)
+    changed = latents.clone()
+    changed[:, 0] += 1
+    frame_20 = [model.rollout(context, 10)[:, 19] for context in (latents, changed)]
+    assert (frame_20[0] - frame_20[1]).abs().max() > 1e-6
+
+
+def test_rollout_begins_with_the_first_mean_and_one_step_predictions(model):
+    latents = sequences(model)
+    means = model.rollout(latents, 4)
+    assert means.shape == (3, 12, 3)
+    assert torch.equal(means[:, 0], latents[:, 0, 0])
+    later = latents.clone()
+    later[:, 5:] += 1  # what comes later cannot change a prediction
+    assert torch.equal(model.rollout(later, 4)[:, :6], means[:, :6])
+
+
+def test_differences_are_integrated():
+    """Fault 7 of the original. A network that predicts a constant difference continues a path of constant velocity."""
+    model = LatentLSTM(3, 5, 1, kl=False, diffs=True).eval()
+    velocity = torch.tensor([0.5, -1.0, 0.25])
+    torch.nn.init.zeros_(model.project.weight)
+    model.project.bias.data = velocity
+    path = velocity * torch.arange(12.0)[:, None] + 7
+    context = torch.stack([path[:6], torch.zeros(6, 3)], 1)[None]
+    assert_close(model.rollout(context, 6)[0, 2:], path[2:])
+
+
+def test_differences_have_the_variance_of_a_difference():
+    torch.manual_seed(0)
+    latents = torch.randn(2, 5, 2, 3)
+    steps = difference(latents)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((100_000, 2)) * np.exp(latents[0, :2, 1, 0].numpy())
+    assert steps[0, 0, 1, 0].exp() == pytest.approx(np.std(noise[:, 1] - noise[:, 0]), rel=0.02)
+    torch.testing.assert_close(integrate(latents[:, 0], steps[:, 0]), latents[:, 1])
+
+
+def test_loss_falls_on_what_can_be_learned(model):
+    torch.manual_seed(0)
+    phase = torch.rand(16, 1, 1) * 6
+    path = torch.sin(phase + torch.arange(12.0)[:, None] * torch.tensor([0.3, 0.5, 0.7]))
+    latents = torch.stack([path, torch.full_like(path, -2.0)], 2)
+    adam = torch.optim.Adam(model.parameters(), 0.02)
+    losses = []
+    for _ in range(60):
+        loss = model(latents)["loss"]
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert F.mse_loss(model.rollout(latents[:, :8], 1)[:, 8], latents[:, 8, 0]) < latents[:, 8, 0].var()

@@ -1,0 +1,112 @@
+"""MNIST's files: the packaged selection, damaged files, and downloads that break and go on."""
+
+import gzip
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+
+from cli import UserError
+from data import mnist
+
+
+def test_packaged_digits_are_balanced_and_disjoint():
+    digits = mnist.digits_by_split("sample")
+    assert {split: len(images) for split, (images, _) in digits.items()} == {"train": 9000, "valid": 1000, "test": 2000}
+    train, test = np.concatenate([digits["train"][1], digits["valid"][1]]), digits["test"][1]
+    assert np.bincount(train).tolist() == [1000] * 10
+    assert np.bincount(test).tolist() == [200] * 10
+    hashes = {split: {image.tobytes() for image in images} for split, (images, _) in digits.items()}
+    assert not hashes["train"] & hashes["valid"]
+    assert not hashes["train"] & hashes["test"]
+    assert sum(path.stat().st_size for path in mnist.SAMPLE.iterdir() if path.is_file()) < 2.5e6
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_gzipped_or_not(tmp_path, suffix):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    content = idx(array)
+    (tmp_path / f"x{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    assert np.array_equal(mnist.read_idx(tmp_path / "x"), array)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c[:3], lambda c: b"\1" + c[1:], lambda c: b"", lambda c: c * 2]
+)
+def test_damaged_idx_is_refused(tmp_path, damage):
+    (tmp_path / "x").write_bytes(damage(idx(np.zeros((2, 3), np.uint8))))
+    with pytest.raises(UserError, match="IDX"):
+        mnist.read_idx(tmp_path / "x")
+
+
+def test_truncated_gzip_is_refused(tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(idx(np.zeros((50, 60), np.uint8)))[:-9])
+    with pytest.raises(UserError, match="damaged"):
+        mnist.read_idx(tmp_path / "x")
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A web server on this machine with two small files; `asked` records the Range of each request."""
+    rng = np.random.default_rng(0)
+    content = {f"{name}.gz": gzip.compress(rng.bytes(5000)) for name in ("a", "b")}
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("Range")))
+            body = content.get(self.path.split("/")[-1])
+            if body is None or self.path.startswith("/gone"):
+                self.send_error(404)
+                return
+            if self.path.startswith("/corrupt"):
+                body = gzip.compress(b"something else")
+            first = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            if first >= len(body):
+                self.send_error(416)
+                return
+            self.send_response(206 if first else 200)
+            self.send_header("Content-Length", str(len(body) - first))
+            self.end_headers()
+            self.wfile.write(body[first:])
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(
+        mnist, "SHA256", {n[:-3]: hashlib.sha256(gzip.decompress(body)).hexdigest() for n, body in content.items()}
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", content, asked
+        server.shutdown()
+
+
+def test_missing_files_are_fetched(tmp_path, mirror):
+    url, content, asked = mirror
+    (tmp_path / "b").write_bytes(b"already here")
+    mnist.fetch_missing(tmp_path, [f"{url}/gone/", f"{url}/corrupt/", f"{url}/good/"])
+    assert (tmp_path / "a.gz").read_bytes() == content["a.gz"]
+    assert [path for path, _ in asked] == ["/gone/a.gz", "/corrupt/a.gz", "/good/a.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gz", "b"]
+
+
+@pytest.mark.parametrize("have", [1000, None])
+def test_an_interrupted_download_goes_on(tmp_path, mirror, have):
+    url, content, asked = mirror
+    (tmp_path / "a.gz.part").write_bytes(content["a.gz"][:have])
+    mnist.fetch_missing(tmp_path, [f"{url}/good/"])
+    assert (tmp_path / "a.gz").read_bytes() == content["a.gz"]
+    assert asked[0] == ("/good/a.gz", f"bytes={have or len(content['a.gz'])}-")
+
+
+def test_without_a_mirror_the_error_says_what_to_do(tmp_path, mirror):
+    with pytest.raises(UserError, match="--mnist sample"):
+        mnist.fetch_missing(tmp_path, ["http://127.0.0.1:9/", f"{mirror[0]}/corrupt/"])
+    assert not list(tmp_path.glob("*.gz"))

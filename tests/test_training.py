@@ -1,0 +1,177 @@
+"""The training loop: exact resume, every example counted once, the best kept, the log derived."""
+
+import argparse
+import csv
+
+import pytest
+import torch
+from conftest import run
+from golden import assert_close, load
+from torch import nn
+
+import train_lstm
+import train_vcae
+from cli import UserError
+from models import checkpoint, training
+
+
+class Toy(nn.Module):
+    """One weight to fit; records the batches it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.weight, self.seen = {}, nn.Parameter(torch.zeros(1)), []
+
+    def forward(self, x):
+        self.seen.append((self.training, x.tolist()))
+        return {"loss": (self.weight - x).square().mean(), "mean": x.mean()}
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __init__(self, *values):
+        self.values = torch.tensor(values, dtype=torch.float32)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitems__(self, indices):
+        return self.values[indices]
+
+
+def arguments(tmp_path, **kwargs):
+    defaults = vars(training.Parser("", Toy, save_to=str(tmp_path), batch_size=4, num_epochs=3, lr=0.1).parse_args([]))
+    return argparse.Namespace(**defaults | {"schedule": "constant"} | kwargs)
+
+
+CPU = torch.device("cpu")
+
+
+def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
+    """Fault 8 of the original: partial batches were skipped."""
+    model = Toy()
+    training.fit(model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU)
+    epoch = [batch for train, batch in model.seen[:3]]
+    assert sorted(x for batch in epoch for x in batch) == list(range(10))
+    assert [len(batch) for batch in epoch] == [4, 4, 2]
+    history = checkpoint.load(tmp_path / "last.pt", Toy)["history"]
+    assert history[0]["train_mean"] == pytest.approx(4.5)
+    assert history[0]["valid_mean"] == pytest.approx(4.0)
+    assert epoch != [batch for train, batch in model.seen[5:8]]  # shuffled anew
+
+
+def test_max_per_epoch_is_what_it_says(tmp_path):
+    """Fault 8 of the original: one batch more."""
+    model = Toy()
+    training.fit(model, Numbers(*range(100)), Numbers(1.0), arguments(tmp_path, max_per_epoch=2, num_epochs=2), CPU)
+    assert [train for train, _ in model.seen] == [True, True, False] * 2
+
+
+def test_best_is_kept_and_the_log_is_the_history(tmp_path):
+    """Fault 9 of the original: the last epoch was saved, not the best."""
+    model = Toy()
+    training.fit(model, Numbers(5.0), Numbers(1.0), arguments(tmp_path, lr=0.5, num_epochs=8), CPU)
+    best, last = (checkpoint.load(tmp_path / name, Toy) for name in ("best.pt", "last.pt"))
+    losses = [row["valid_loss"] for row in last["history"]]
+    assert len(best["history"]) == losses.index(min(losses)) + 1 < 8
+    assert best["model"]["weight"].sub(1).square().item() == pytest.approx(min(losses))
+    with open(tmp_path / "log.csv") as file:
+        assert [float(row["valid_loss"]) for row in csv.DictReader(file)] == losses
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(UserError, match="epoch 1: lower --lr"):
+        training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_cosine_schedule_warms_up_and_falls():
+    args = argparse.Namespace(lr=2.0, schedule="cosine")
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+    rates = []
+    for step in range(1000):
+        training.set_lr(optimizer, args, step / 1000)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(2.0)
+    assert rates.index(max(rates)) == 50
+    assert rates[0] == rates[-1] == pytest.approx(0.002)
+
+
+def test_adam_and_the_norm_constraint_are_the_originals():
+    """Adam for gradients well above its epsilon, which Lasagne scales differently in the first steps."""
+    t = load("optim_losses")
+    parameter = nn.Parameter(t["adam_params"][0, 3:].clone())
+    adam = torch.optim.Adam([parameter], lr=t["adam_lr"].item())
+    for grad, expected in zip(t["adam_grads"], t["adam_params"][1:], strict=True):
+        parameter.grad = grad[3:].clone()
+        adam.step()
+        assert_close(parameter, expected[3:])
+    for size in ("big", "small"):
+        parameters = [nn.Parameter(torch.zeros_like(t[f"tnc_{size}_in{i}"])) for i in range(2)]
+        for i, p in enumerate(parameters):
+            p.grad = t[f"tnc_{size}_in{i}"].clone()
+        nn.utils.clip_grad_norm_(parameters, 10)
+        for i, p in enumerate(parameters):
+            assert_close(p.grad, t[f"tnc_{size}_out{i}"])
+
+
+class Killed(BaseException):
+    pass
+
+
+STAGES = {
+    "vcae": (train_vcae, ["--arch", "deep", "--nfilts", 2, "--z_dim", 4, "--L", 2]),
+    "vcae-2016": (train_vcae, ["--nfilts", 1, "--n_hid", 5, "--z_dim", 4]),
+    "lstm": (train_lstm, ["--seq_length", 4, "--lstm_n_hid", 6, "--schedule", "cosine"]),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resumed_equals_unbroken(chain, tmp_path, monkeypatch, stage):
+    script, flags = STAGES[stage]
+    data = chain / ("vcae/latents.hdf5" if stage == "lstm" else "frames.hdf5")
+    flags = ["--data_file", data, "--batch_size", 7, "--num_epochs", 4, "--device", "cpu", *flags]
+    run(script, "--save_to", tmp_path / "unbroken", *flags)
+
+    save = checkpoint.save
+
+    def killed_after_two_epochs(path, model, args, history, *rest):
+        if len(history) == 3:
+            raise Killed
+        save(path, model, args, history, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", killed_after_two_epochs)
+        with pytest.raises(Killed):
+            run(script, "--save_to", tmp_path / "broken", *flags)
+    torch.rand(100)  # nothing depends on the state of the generator
+    run(script, "--save_to", tmp_path / "broken", "--resume")  # the run's own flags are remembered
+
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = (torch.load(tmp_path / folder / name) for folder in ("broken", "unbroken"))
+        assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in theirs["model"])
+        for row, other in zip(ours["history"], theirs["history"], strict=True):
+            assert {**row, "seconds": 0} == {**other, "seconds": 0}
+    if stage != "lstm":
+        latents = [(tmp_path / folder / "latents.hdf5").read_bytes() for folder in ("broken", "unbroken")]
+        assert latents[0] == latents[1]
+
+
+def test_init_from_begins_with_the_weights(chain, tmp_path):
+    """Fault 9 of the original: `--init_from` raised."""
+    flags = ["--data_file", chain / "vcae" / "latents.hdf5", "--seq_length", 6, "--lstm_n_hid", 8, "--device", "cpu"]
+    trained = checkpoint.load(chain / "lstm" / "best.pt", train_lstm.LatentLSTM)
+    run(
+        train_lstm,
+        *flags,
+        "--init_from",
+        chain / "lstm" / "best.pt",
+        "--save_to",
+        tmp_path,
+        "--num_epochs",
+        1,
+        "--lr",
+        1e-9,
+    )
+    begun = checkpoint.load(tmp_path / "last.pt", train_lstm.LatentLSTM)
+    for name, weight in trained["model"].items():
+        torch.testing.assert_close(begun["model"][name], weight, atol=1e-6, rtol=0)

@@ -1,0 +1,139 @@
+"""The convolutional VAE against the original's tensors, and its two architectures on frames of any shape."""
+
+import pytest
+import torch
+from golden import assert_close, load
+
+from models import vae
+from models.vae import VCAE
+
+
+def copy_of_2016(tensors, copy):
+    """Our VCAE with the original's parameters; `copy` chooses which of its two untied decoder layers it gets.
+
+    Their dense weights are (in, out), their convolutions true ones (ours correlate: the filters are turned around).
+    """
+    model = VCAE((1, 16, 16), z_dim=4, n_hid=10, nfilts=3, L=1).eval()
+    for name, parameter in named(model, copy).items():
+        parameter.data = ours(tensors[f"param:{name}"])
+    return model
+
+
+def ours(tensor):
+    return tensor.flip(2, 3) if tensor.ndim == 4 else tensor.T if tensor.ndim == 2 else tensor
+
+
+def named(model, copy):
+    """Our parameters under the original's names."""
+    suffix = "#2" if copy else ""
+    layers = {
+        "conv": model.encoder[1],
+        "enc_hid": model.encoder[4],
+        "enc_mu": model.mu,
+        "enc_logsigma": model.log_sigma,
+        "dec_hid": model.decoder[0],
+        f"dec_out{suffix}": model.decoder[2],
+        "dec_output": model.decoder[5],
+    }
+    weights = {f"{name}.W": layer.weight for name, layer in layers.items()}
+    return weights | {f"{name}.b": layer.bias for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize("mode", ["det", "train"])
+def test_2016_against_the_original(mode, monkeypatch):
+    """Outputs, loss and gradients.
+
+    The original did not tie one decoder layer across its two samples (fault 10), so each sample is one of our models:
+    the loss is the mean of theirs, and so is the gradient of every layer that they share.
+    """
+    tensors = load("vcae_binary")
+    x = tensors["x"]
+    if mode == "train":
+        tensors |= load("vcae_binary_train")
+        monkeypatch.setattr(
+            torch.nn.functional, "dropout", lambda x, p, *_: x / (1 - p) * tensors["train_dropout_mask"]
+        )
+    losses, gradients = [], {}
+    for copy in (0, 1):
+        model = copy_of_2016(tensors, copy).train(mode == "train")
+        if mode == "train":
+            monkeypatch.setattr(vae.torch, "randn_like", lambda mu, copy=copy: tensors[f"train_eps_{copy}"])
+        loss = len(x) * model(x)["loss"]  # theirs is a sum over the batch
+        loss.backward()
+        losses.append(loss)
+        for name, parameter in named(model, copy).items():
+            gradients.setdefault(name, []).append(parameter.grad)
+    assert_close(sum(losses) / 2, tensors[f"{mode}_loss"])
+    for name, parts in gradients.items():
+        assert_close(sum(parts) / 2, ours(tensors[f"{mode}_grad:{name}"]))
+
+
+def test_2016_outputs():
+    tensors = load("vcae_binary")
+    for copy in (0, 1):
+        model = copy_of_2016(tensors, copy)
+        mu, log_sigma = model.encode(tensors["x"])
+        assert_close(mu, tensors["det_z_mu"])
+        assert_close(log_sigma, tensors["det_z_ls"])
+        assert_close(model.decode(mu), tensors[f"det_x_out_{copy}"])
+    assert_close(copy_of_2016(tensors, 0).decode(tensors["z_in"]), tensors["dec_from_z"])
+
+
+def test_gaussian_log_likelihood():
+    t = load("optim_losses")
+    assert_close(-vae.gaussian_nll(t["ll_mu"], t["ll_ls"], t["ll_tgt"]), t["ll_value"])
+
+
+@pytest.mark.parametrize("arch", ["2016", "deep"])
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("frame_shape", [(1, 64, 64), (3, 30, 45), (1, 7, 16)])
+def test_any_frame_shape_and_likelihood(arch, binary, frame_shape):
+    """Faults 11 and 12 of the original: two of four combinations raised, and the frame size was ignored."""
+    torch.manual_seed(0)
+    model = VCAE(frame_shape, z_dim=5, n_hid=7, arch=arch, nfilts=2, fsize=5, L=3, binary=binary)
+    frames = torch.rand(4, *frame_shape)
+    scalars = model(frames)
+    scalars["loss"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(value.shape == () and value.isfinite() for value in scalars.values())
+    mu, log_sigma = model.encode(frames)
+    assert mu.shape == log_sigma.shape == (4, 5)
+    decoded = model.decode(mu)
+    assert decoded.shape == frames.shape
+    assert decoded.min() >= 0
+    assert decoded.max() <= 1
+
+
+def test_samples_share_the_decoder():
+    """Fault 10: the number of samples adds no parameters."""
+    sizes = [sum(p.numel() for p in VCAE((1, 16, 16), 4, 10, nfilts=3, L=L).parameters()) for L in (1, 5)]
+    assert sizes[0] == sizes[1]
+
+
+def test_beta_weights_the_kl():
+    torch.manual_seed(0)
+    frames = torch.rand(4, 1, 16, 16)
+    model = VCAE((1, 16, 16), 4, 10, beta=0.25).eval()
+    scalars = model(frames)
+    torch.testing.assert_close(scalars["loss"], scalars["nll"] + 0.25 * scalars["kl"])
+    torch.testing.assert_close(
+        scalars["squared_error"], (model.decode(model.encode(frames)[0]) - frames).square().sum() / 4
+    )
+
+
+@pytest.mark.parametrize("arch", ["2016", "deep"])
+def test_it_learns_to_reconstruct(arch):
+    torch.manual_seed(0)
+    frames = torch.zeros(8, 1, 16, 16)
+    for i in range(8):
+        frames[i, :, 2 * i : 2 * i + 2] = 1
+    model = VCAE((1, 16, 16), 4, 32, arch=arch, nfilts=4)
+    adam = torch.optim.Adam(model.parameters(), 0.01)
+    errors = []
+    for _ in range(60):
+        scalars = model(frames)
+        adam.zero_grad()
+        scalars["loss"].backward()
+        adam.step()
+        errors.append(scalars["squared_error"].item())
+    assert errors[-1] < 0.3 * errors[0]
