@@ -42,7 +42,7 @@ def main(args):
     content = checkpoint.load(path, LatentLSTM)
     lstm = checkpoint.build(content, LatentLSTM).to(device)
     parents, skip = content["parents"], content["args"]["frame_skip"]
-    codec = Codec(path.parent / parents["codec"]["path"], device, expected=parents["codec"]["id"])
+    codec = Codec(os.path.normpath(path.parent / parents["codec"]["path"]), device, expected=parents["codec"]["id"])
     frames = Frames(args.data_file or os.path.normpath(path.parent / parents["frames"]["path"]), args.split)
     if frames.shape[1:] != codec.frame_shape:
         raise cli.UserError(f"{frames.path} has frames {frames.shape[1:]}, the codec wants {codec.frame_shape}")

@@ -175,7 +175,7 @@ def take_weights(model, content, path):
     for key, value in model.config.items():
         if content["config"].get(key) != value:
             raise cli.UserError(
-                f"{path} has {key} {content['config'].get(key)}, the flags ask for {value}: leave that flag out"
+                f"{path} has {key} {content['config'].get(key)}, the flags ask for {value}: make them agree"
             )
     model.load_state_dict(content["model"])
 

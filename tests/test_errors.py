@@ -1,0 +1,158 @@
+"""What users get wrong: one line that names the file or flag, exit code 2, and nothing overwritten."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import cli
+import moving_mnist
+import sample_video
+import train_lstm
+import train_vcae
+
+MNIST, VCAE, LSTM, SAMPLE = moving_mnist, train_vcae, train_lstm, sample_video
+
+
+@pytest.fixture
+def place(chain, tmp_path):
+    """A copy of the finished chain, with foreign and broken files beside it."""
+    for name in ("vcae", "lstm"):
+        shutil.copytree(chain / name, tmp_path / name)
+    shutil.copy(chain / "frames.hdf5", tmp_path)
+    (tmp_path / "text").write_text("not what you think")
+    (tmp_path / "empty").write_bytes(b"")
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
+    whole = (tmp_path / "lstm" / "best.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+
+    def changed(name, change):
+        shutil.copy(tmp_path / "frames.hdf5", tmp_path / name)
+        with h5py.File(tmp_path / name, "r+") as file:
+            change(file)
+
+    def rank(file):
+        del file["train/frames"]
+        file["train/frames"] = np.zeros((96, 64, 64), np.uint8)
+
+    def dtype(file):
+        del file["train/frames"]
+        file["train/frames"] = np.zeros((96, 1, 64, 64), np.float32)
+
+    def starts(file):
+        file["train/starts"][-1] = 1000
+
+    def empty_split(file):
+        del file["valid"]
+
+    changed("rank.hdf5", rank)
+    changed("dtype.hdf5", dtype)
+    changed("starts.hdf5", starts)
+    changed("no_valid.hdf5", empty_split)
+    changed("format.hdf5", lambda file: file.attrs.update({"format": 99}))
+    with h5py.File(tmp_path / "foreign.hdf5", "w") as file:
+        file["x"] = np.zeros(3)
+    with h5py.File(tmp_path / "small.hdf5", "w") as file:
+        file.attrs.update({"format": 1, "kind": "frames", "frame_rate": 10.0, "frame_skip": 1})
+        file["test/frames"], file["test/starts"] = np.zeros((40, 1, 32, 32), np.uint8), np.array([0, 40])
+    content = torch.load(tmp_path / "vcae" / "best.pt")
+    content["model"]["mu.bias"] += 1
+    (tmp_path / "retrained").mkdir()
+    torch.save(content, tmp_path / "retrained" / "best.pt")
+    return tmp_path
+
+
+# stage, flags (relative names are files in `place`), what the line must say
+CASES = [
+    (MNIST, "--seqs 0", "--seqs"),
+    (MNIST, "--seqs many", "--seqs"),
+    (MNIST, "--physics newton", "--physics"),
+    (MNIST, "--split 80/20", "--split"),
+    (MNIST, "--split 0/0/0", "--split"),
+    (MNIST, "--num_sz 64", "--num_sz 64"),
+    (MNIST, "--dest @new.avi", "--filetype"),
+    (MNIST, "--dest @frames.hdf5 --mnist sample", "frames.hdf5 exists already"),
+    (MNIST, "--nonsense 1", "--nonsense"),
+    (VCAE, "--data_file @missing.hdf5", "missing.hdf5 is not there"),
+    (VCAE, "--data_file @text", "text cannot be read"),
+    (VCAE, "--data_file @empty", "empty cannot be read"),
+    (VCAE, "--data_file @foreign.hdf5", "foreign.hdf5 is not a frames file"),
+    (VCAE, "--data_file @format.hdf5", "format.hdf5 is not a frames file of format 1"),
+    (VCAE, "--data_file @vcae/latents.hdf5", "latents.hdf5 is not a frames file"),
+    (VCAE, "--data_file @rank.hdf5", "rank.hdf5: train/frames is uint8 of rank 3"),
+    (VCAE, "--data_file @dtype.hdf5", "dtype.hdf5: train/frames is float32"),
+    (VCAE, "--data_file @starts.hdf5", "starts.hdf5: train/starts"),
+    (VCAE, "--data_file @no_valid.hdf5", "no_valid.hdf5 has no videos in its valid split"),
+    (VCAE, "--fsize 4", "--fsize 4 is even"),
+    (VCAE, "--lr 0", "--lr"),
+    (VCAE, "--lr nan", "--lr"),
+    (VCAE, "--batch_size -3", "--batch_size"),
+    (VCAE, "--binary maybe", "--binary"),
+    (VCAE, "--device abacus", "--device abacus"),
+    (VCAE, "--save_to @vcae", "vcae holds a run already"),
+    (VCAE, "--save_to @nowhere --resume", "--resume"),
+    (VCAE, "--save_to @vcae --resume --z_dim 9", "z_dim 6, the flags ask for 9"),
+    (VCAE, "--save_to @lstm --resume", "holds a LatentLSTM, where a VCAE"),
+    (VCAE, "--arch deep --init_from @vcae/best.pt", "the flags ask for"),
+    (LSTM, "--data_file @frames.hdf5", "frames.hdf5 is not a latents file"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 9", "--seq_length 9"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 8 --frame_skip 2", "--frame_skip 2"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 2", "--seq_length"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --dropout 1", "--dropout"),
+    (SAMPLE, "--model @missing.pt", "missing.pt is not there"),
+    (SAMPLE, "--model @foreign.pt", "foreign.pt is not a checkpoint"),
+    (SAMPLE, "--model @cut.pt", "cut.pt cannot be read"),
+    (SAMPLE, "--model @text", "text cannot be read"),
+    (SAMPLE, "--model @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
+    (SAMPLE, "--model @lstm/best.pt --prime 9", "--prime"),
+    (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames (1, 32, 32)"),
+    (SAMPLE, "--model @lstm/best.pt --n 0", "--n"),
+]
+DEFAULTS = {
+    MNIST: "--dest @new.hdf5 --mnist sample --seqs 3",
+    VCAE: "--data_file @frames.hdf5 --save_to @new --num_epochs 1 --device cpu --arch deep --nfilts 4",
+    LSTM: "--data_file @vcae/latents.hdf5 --save_to @new --seq_length 6 --lstm_n_hid 8 --device cpu",
+    SAMPLE: "--dest @new --device cpu --prime 6",
+}
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fails(stage, flags, place, capsys):
+    """Run a stage that must fail; what it says, after checking that it says it properly."""
+    before = contents(place)
+    argv = [word.replace("@", f"{place}/") for word in flags.split()]
+    with pytest.raises(SystemExit) as stop:
+        cli.run(stage.main, stage.flags(), argv)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert len(lines) == 1
+    assert " error: " in lines[0]
+    assert contents(place) == before
+    return lines[0]
+
+
+@pytest.mark.parametrize(("stage", "flags", "says"), CASES, ids=[f"{s.__name__} {f}" for s, f, _ in CASES])
+def test_one_line_and_nothing_overwritten(stage, flags, says, place, capsys):
+    # a flag given twice counts as the second says; --resume wants the run's own flags
+    defaults = "" if "--resume" in flags else DEFAULTS[stage]
+    assert says in fails(stage, f"{defaults} {flags}", place, capsys)
+
+
+def test_latents_of_another_codec_are_refused(place, capsys):
+    """A codec trained anew would decode noise."""
+    shutil.copy(place / "retrained" / "best.pt", place / "vcae" / "best.pt")
+    said = fails(SAMPLE, f"{DEFAULTS[SAMPLE]} --model @lstm/best.pt", place, capsys)
+    assert "not the codec that these latents come from" in said
+
+
+@pytest.mark.parametrize("text", ["--flag", "--flag true", "--flag True", "--no-flag false"])
+def test_switches_take_the_old_words(text):
+    parser = cli.Parser("")
+    parser.add_argument("--flag", action=cli.Switch, default=False)
+    assert parser.parse_args(text.split()).flag is True
+    assert parser.parse_args(["--no-flag"]).flag is False
