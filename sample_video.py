@@ -60,25 +60,28 @@ def main(args):
     dest = Path(args.dest or Path("picture_output") / path.resolve().parent.name)
     dest.mkdir(parents=True, exist_ok=True)
     fps = args.fps or frames.attributes["frame_rate"] / skip
-    for v, true, video in zip(tqdm(chosen, desc="videos"), truth, predicted, strict=True):
+    for v, true, video in zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True):
         target = dest / f"{args.split}_{v:04d}.{args.format}"
         if args.plain:
             save_plain(target, video, fps, args.scale)
         else:
             save_comparison(target, true, video, args.prime, fps, args.scale)
-    errors = [
-        (video[: len(true)] - unit_scale(true)).square().sum((1, 2, 3))
-        for true, video in zip(truth, predicted, strict=True)
-    ]
-    primed = torch.cat([error[1 : args.prime] for error in errors])
-    free = torch.cat([error[args.prime : args.prime + 10] for error in errors])
+    last = unit_scale(context[:, -1:]).expand(-1, args.predict, -1, -1, -1)
     print(f"{dest}: {len(chosen)} videos of the {args.split} split; squared error summed over a frame:")
-    print(f"  primed, one step ahead      {primed.mean():.1f}")
-    print(
-        f"  first 10 free-running steps {free.mean():.1f}"
-        if len(free)
-        else "  (the videos end before free running begins)"
+    report(
+        "reconstruction by the codec", codec.decode(latents[:, :, 0]).cpu(), [video[: args.prime] for video in truth]
     )
+    report("primed, one step ahead", predicted[:, 1 : args.prime], [video[1 : args.prime] for video in truth])
+    ahead = [video[args.prime :][:10] for video in truth]
+    report("first 10 free-running frames", predicted[:, args.prime :], ahead)
+    report("last primed frame copied, same 10", last, ahead)
+
+
+def report(name, predicted, truth):
+    """Print the mean squared error, summed over a frame, where there is truth to compare with."""
+    pairs = zip(predicted, truth, strict=True)
+    errors = torch.cat([(video[: len(true)] - unit_scale(true)).square().sum((1, 2, 3)) for video, true in pairs])
+    print(f"  {name:34}" + (f"{errors.mean():7.1f}" if len(errors) else "  no truth: the videos end before"))
 
 
 if __name__ == "__main__":

@@ -77,5 +77,5 @@ def write_pictures(dest, counts, make, attributes, suffix):
 
 def chunks(count, split):
     """Ranges of CHUNK videos that cover `count`, under a progress bar."""
-    for first in tqdm(range(0, count, CHUNK), desc=f"{split} videos", unit=f"{CHUNK} videos"):
+    for first in tqdm(range(0, count, CHUNK), desc=f"{split} videos", unit=f"{CHUNK} videos", disable=None):
         yield range(first, min(first + CHUNK, count))

@@ -67,7 +67,7 @@ def write_videos(dest, counts, make, attributes):
             group.create_dataset("frames", (count * steps, *frames.shape[2:]), np.uint8)
             group.create_dataset("labels", (count, *labels.shape[1:]), np.uint8)
             group.create_dataset("positions", (count * steps, *positions.shape[2:]), np.float32)
-            with tqdm(total=count, desc=f"{split} videos", unit="video") as bar:
+            with tqdm(total=count, desc=f"{split} videos", unit="video", disable=None) as bar:
                 for first in range(0, count, CHUNK):
                     videos = range(first, min(first + CHUNK, count))
                     frames, labels, positions = make(split, videos)
@@ -88,7 +88,7 @@ def write_latents(dest, data_file, encode, attributes, replace=False, batch_size
             frames = Frames(data_file, split, may_be_empty=True)
             group = file.create_group(split)
             group["starts"] = frames.starts
-            for first in tqdm(range(0, len(frames), batch_size), desc=f"{split} latents", unit="batch"):
+            for first in tqdm(range(0, len(frames), batch_size), desc=f"{split} latents", unit="batch", disable=None):
                 rows = range(first, min(first + batch_size, len(frames)))
                 latents = torch.stack(encode(frames.__getitems__(rows)), dim=1).float().cpu().numpy()
                 if first == 0:

@@ -106,7 +106,10 @@ def fetch_missing(folder, mirrors=MIRRORS):
 
 
 def download(url, path):
-    """Download `url` to `path`; what is there already of an interrupted download is kept and continued."""
+    """Download `url` to `path`; what is there already of an interrupted download is kept and continued.
+
+    Raises OSError if the server cannot be reached or the connection breaks off.
+    """
     have = path.stat().st_size if path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -118,8 +121,8 @@ def download(url, path):
     with response:
         resumed = response.status == 206
         size = int(response.headers.get("Content-Length", 0)) + (have if resumed else 0)
-        with (
-            open(path, "ab" if resumed else "wb") as file,
-            tqdm.wrapattr(file, "write", total=size or None, initial=have if resumed else 0, desc=path.name) as bar,
-        ):
+        progress = {"total": size or None, "initial": have if resumed else 0, "desc": path.name, "disable": None}
+        with open(path, "ab" if resumed else "wb") as file, tqdm.wrapattr(file, "write", **progress) as bar:
             shutil.copyfileobj(response, bar)
+    if path.stat().st_size < size:
+        raise OSError("the connection broke off")

@@ -97,6 +97,8 @@ def fit(model, train, valid, args, device, parents=None, prepare=lambda batch: (
     if args.compile:
         model.compile()
 
+    if len(history) >= args.num_epochs:
+        print(f"{run}: all {args.num_epochs} epochs are done; give a larger --num_epochs to go on")
     for epoch in range(len(history) + 1, args.num_epochs + 1):
         began = time.perf_counter()
         row = {"epoch": epoch}
@@ -135,7 +137,7 @@ def run_epoch(model, dataset, args, device, prepare, epoch, optimizer=None):
     steps = min(len(loader), args.max_per_epoch or len(loader))
     totals, count = {}, 0
     name = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation"
-    bar = tqdm(itertools.islice(loader, steps), total=steps, desc=name, unit="batch", leave=False)
+    bar = tqdm(itertools.islice(loader, steps), total=steps, desc=name, unit="batch", leave=False, disable=None)
     for step, batch in enumerate(bar):
         with torch.no_grad():
             inputs = prepare(batch.to(device, non_blocking=True))

@@ -1,14 +1,16 @@
 """The video files: windows stay inside a video, draws depend on (seed, epoch) alone, nothing half written."""
 
 import pickle
+import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cli import UserError
-from data import hdf5
+from data import export, hdf5
 from data.hdf5 import Frames, Windows
 
 
@@ -82,3 +84,50 @@ def test_a_file_appears_only_when_whole(tmp_path):
         assert dict(file.attrs) == {"format": hdf5.FORMAT, "kind": "frames", "seed": 3}
     with pytest.raises(UserError, match="exists already"), hdf5.create(path, "frames", {}):
         pass
+
+
+@pytest.mark.parametrize("write", [hdf5.write_videos, export.write_npz])
+def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, write):
+    def make(split, videos):
+        shape = (len(videos), 10)
+        return np.zeros((*shape, 1, 32, 32), np.uint8), np.zeros((len(videos), 1)), np.zeros((*shape, 1, 2))
+
+    def peak(count):
+        tracemalloc.start()
+        write(tmp_path / f"{count}", {"train": count}, make, {})
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(64)  # imports and caches
+    assert peak(2048) < peak(128) + 10 * 1024**2 / 4  # the frames alone grow by 19 MiB
+
+
+def test_npz_holds_the_same_as_hdf5(tmp_path):
+    def make(split, videos):
+        frames = np.stack([np.full((3, 1, 2, 2), v, np.uint8) for v in videos] or [np.zeros((3, 1, 2, 2), np.uint8)])
+        frames = frames[: len(videos)]
+        return frames, np.array(videos, np.uint8)[:, None], np.ones((len(videos), 3, 1, 2), np.float32)
+
+    counts = {"train": 40, "valid": 0, "test": 2}
+    export.write_npz(tmp_path / "v.npz", counts, make, {"seed": 3})
+    hdf5.write_videos(tmp_path / "v.hdf5", counts, make, {"seed": 3})
+    npz = np.load(tmp_path / "v.npz")
+    with h5py.File(tmp_path / "v.hdf5") as file:
+        for split in ("train", "test"):
+            for name in ("frames", "starts", "labels", "positions"):
+                assert np.array_equal(npz[f"{split}_{name}"], file[split][name])
+        assert npz["seed"] == file.attrs["seed"] == 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_pictures_are_a_folder_for_each_video(tmp_path, suffix):
+    def make(split, videos):
+        frames = np.stack([np.full((2, 1, 8, 8), 40 * v, np.uint8) for v in videos])
+        return frames, np.zeros((len(videos), 1), np.uint8), np.zeros((len(videos), 2, 1, 2), np.float32)
+
+    export.write_pictures(tmp_path / "v", {"train": 3}, make, {}, suffix)
+    files = sorted(path.relative_to(tmp_path / "v").as_posix() for path in (tmp_path / "v").rglob(f"*.{suffix}"))
+    assert files == [f"train/{v:06d}/{t:04d}.{suffix}" for v in range(3) for t in range(2)]
+    assert abs(int(np.asarray(Image.open(tmp_path / "v" / files[-1]))[4, 4]) - 80) <= 2
+    assert np.load(tmp_path / "v" / "train" / "truth.npz")["positions"].shape == (3, 2, 1, 2)

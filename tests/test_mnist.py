@@ -65,6 +65,12 @@ def mirror(monkeypatch):
             if body is None or self.path.startswith("/gone"):
                 self.send_error(404)
                 return
+            if self.path.startswith("/breaks"):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[:777])
+                return
             if self.path.startswith("/corrupt"):
                 body = gzip.compress(b"something else")
             first = int(self.headers.get("Range", "bytes=0-")[6:-1])
@@ -104,6 +110,13 @@ def test_an_interrupted_download_goes_on(tmp_path, mirror, have):
     mnist.fetch_missing(tmp_path, [f"{url}/good/"])
     assert (tmp_path / "a.gz").read_bytes() == content["a.gz"]
     assert asked[0] == ("/good/a.gz", f"bytes={have or len(content['a.gz'])}-")
+
+
+def test_a_connection_that_breaks_off_leaves_its_part(tmp_path, mirror):
+    url, content, asked = mirror
+    mnist.fetch_missing(tmp_path, [f"{url}/breaks/", f"{url}/good/"])
+    assert (tmp_path / "a.gz").read_bytes() == content["a.gz"]
+    assert asked[1] == ("/good/a.gz", "bytes=777-")
 
 
 def test_without_a_mirror_the_error_says_what_to_do(tmp_path, mirror):
