@@ -24,6 +24,9 @@ def flags():
         "--kl_loss", action=cli.Switch, default=True, help="KL between posterior and prediction, else MSE on Z"
     )
     parser.add_argument("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
+    parser.add_argument(
+        "--rollout", type=cli.whole(0), default=0, help="last frames of a window trained in free running"
+    )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
     parser.add_argument("--lstm_n_hid", type=cli.whole(1), default=1024, help="units a layer")
     parser.add_argument("--layers", type=cli.whole(1), default=2)
@@ -32,6 +35,8 @@ def flags():
 
 
 def main(args):
+    if args.rollout > args.seq_length - 3:
+        raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     about = Windows(args.data_file, "train", 1, 1, args.seed).attributes
     args.frame_skip = args.frame_skip or about["frame_skip"]
     train, valid = (
@@ -41,7 +46,14 @@ def main(args):
     print(f"{args.data_file}: windows from {len(train)} train videos, {train.left_out} too short are left out")
 
     model = LatentLSTM(
-        train.shape[-1], args.lstm_n_hid, args.layers, args.dropout, args.kl_loss, args.diffs, args.peepholes
+        train.shape[-1],
+        args.lstm_n_hid,
+        args.layers,
+        args.dropout,
+        args.kl_loss,
+        args.diffs,
+        args.peepholes,
+        free=args.rollout,
     )
     # Both are named as seen from the run folder, so that the folders can move together.
     seen = {name: os.path.relpath(Path(args.data_file).parent / about[name], run) for name in ("codec", "data_file")}

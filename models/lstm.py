@@ -99,16 +99,20 @@ class LatentLSTM(nn.Module):
     kl: the objective is KL(posterior || prediction), and log-sigmas are read and predicted beside the means; else
     the mean squared error on the posterior means. diffs: differences of consecutive latents are read and predicted.
     peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient clipping of the 2016 cell.
+    free: so many of a training window's last latents are predicted in free running, as they are when sampling; 0 is
+    the original's teacher forcing.
 
     A latent is (rows, z_dim): its mean and, with kl, its log-sigma. Where two rows are given and one is needed, the
     first is used.
     """
 
-    def __init__(self, z_dim, n_hid=1024, layers=2, dropout=0.3, kl=True, diffs=False, peepholes=True, clip=10.0):
+    def __init__(
+        self, z_dim, n_hid=1024, layers=2, dropout=0.3, kl=True, diffs=False, peepholes=True, clip=10.0, free=0
+    ):
         super().__init__()
         self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.rows, self.z_dim, self.dropout = 2 if kl else 1, z_dim, dropout
-        self.kl, self.diffs, self.peepholes, self.clip = kl, diffs, peepholes, clip
+        self.kl, self.diffs, self.peepholes, self.clip, self.free = kl, diffs, peepholes, clip, free
         sizes = [self.rows * z_dim] + [n_hid] * layers
         layer = PeepholeLSTM if peepholes else lambda i, h: nn.LSTM(i, h, batch_first=True)
         self.layers = nn.ModuleList(layer(i, h) for i, h in itertools.pairwise(sizes))
@@ -124,7 +128,10 @@ class LatentLSTM(nn.Module):
         """
         sequence = difference(latents) if self.diffs else latents
         target = sequence[:, 1:]
-        prediction, _ = self.run(sequence[:, :-1])
+        prediction, state = self.run(sequence[:, : target.shape[1] - self.free])
+        for _ in range(self.free):
+            step, state = self.run(prediction[:, -1:], state)
+            prediction = torch.cat([prediction, step], dim=1)
         squared_error = (prediction[:, :, 0] - target[:, :, 0]).square()
         if self.kl:
             loss = kl_divergence(

@@ -100,6 +100,7 @@ CASES = [
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 9", "--seq_length 9"),
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 8 --frame_skip 2", "--frame_skip 2"),
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 2", "--seq_length"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --rollout 4", "--rollout 4 leaves no context in --seq_length 6"),
     (LSTM, "--data_file @vcae/latents.hdf5 --dropout 1", "--dropout"),
     (SAMPLE, "--model @missing.pt", "missing.pt is not there"),
     (SAMPLE, "--model @foreign.pt", "foreign.pt is not a checkpoint"),

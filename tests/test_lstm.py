@@ -182,6 +182,19 @@ def test_rollout_begins_with_the_first_mean_and_one_step_predictions(model):
     assert torch.equal(model.rollout(later, 4)[:, :6], means[:, :6])
 
 
+def test_free_running_training_does_what_sampling_does(model):
+    latents = sequences(model)
+    latents[:, :, 1] = -3  # sure posteriors: no variance has to be negative when differences are integrated
+    model.free, model.kl = 4, False
+    means = model.rollout(latents[:, :3], 5)
+    truth = latents[:, :, 0]
+    error = (means - truth)[:, 1:]
+    if model.diffs:  # the loss is on differences, of the truth in the context and of the prediction after it
+        before = torch.cat([truth[:, :3], means[:, 3:-1]], dim=1)
+        error = ((means[:, 1:] - before) - truth.diff(dim=1))[:, 1:]
+    torch.testing.assert_close(model(latents)["loss"], error.square().mean(), rtol=1e-4, atol=1e-5)
+
+
 def test_differences_are_integrated():
     """Fault 7 of the original. A network that predicts a constant difference continues a path of constant velocity."""
     model = LatentLSTM(3, 5, 1, kl=False, diffs=True).eval()
