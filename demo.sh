@@ -20,10 +20,12 @@ echo "1/4 bouncing digits"
     $python moving_mnist.py --dest $frames --mnist sample --nums_per_image 1 --seqs 5000 --seq_len 40 --split 90/5/5
 echo "2/4 the autoencoder: frames to 32 latents and back"
 [ -e $vcae/latents.hdf5 ] ||
-    train train_vcae.py $vcae --data_file $frames --arch deep --beta 0.5 --num_epochs 2
-echo "3/4 the LSTM: the next latent"
-train train_lstm.py $lstm --data_file $vcae/latents.hdf5 --lstm_n_hid 512 --layers 1 --dropout 0 \
-    --lr 2e-3 --schedule cosine --num_epochs 60
+    train train_vcae.py $vcae --data_file $frames --arch deep --nfilts 16 --beta 0.5 --num_epochs 2
+echo "3/4 the LSTM: the next latent, first from true latents, then from its own"
+lstm_flags=(--data_file $vcae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)
+train train_lstm.py ${lstm}_teacher "${lstm_flags[@]}" --lr 2e-3 --num_epochs 40
+train train_lstm.py $lstm "${lstm_flags[@]}" --lr 1e-3 --num_epochs 40 --seq_length 20 --rollout 10 \
+    --init_from ${lstm}_teacher/best.pt
 echo "4/4 held-out videos and their prediction"
 $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
 $python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null

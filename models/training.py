@@ -88,10 +88,10 @@ def fit(model, train, valid, args, device, parents=None, prepare=lambda batch: (
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
     if args.init_from and not args.resume:
-        take_weights(model, checkpoint.load(args.init_from, type(model)), args.init_from)
+        take_weights(model, checkpoint.load(args.init_from, type(model)), args.init_from, resume=False)
     if args.resume:
         last = checkpoint.load(run / "last.pt", type(model))
-        take_weights(model, last, run / "last.pt")
+        take_weights(model, last, run / "last.pt", resume=True)
         optimizer.load_state_dict(last["optimizer"])
         history = last["history"]
     if args.compile:
@@ -172,10 +172,16 @@ def set_lr(optimizer, args, progress):
         group["lr"] = args.lr * max(share, 1e-3)
 
 
-def take_weights(model, content, path):
-    """Load a checkpoint's weights into `model`. Raises UserError if its configuration is another one."""
+def take_weights(model, content, path, resume):
+    """Load a checkpoint's weights into `model`.
+
+    To resume, every value of the configuration must be the same; to begin from them, the weights must fit. Raises
+    UserError, naming what differs, if they do not.
+    """
+    theirs = {name: weight.shape for name, weight in content["model"].items()}
+    fits = theirs == {name: weight.shape for name, weight in model.state_dict().items()}
     for key, value in model.config.items():
-        if content["config"].get(key) != value:
+        if content["config"].get(key) != value and (resume or not fits):
             raise cli.UserError(
                 f"{path} has {key} {content['config'].get(key)}, the flags ask for {value}: make them agree"
             )
