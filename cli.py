@@ -8,11 +8,18 @@ class UserError(Exception):
     """Something the user can mend; the message is one sentence that names the file or flag and the way out."""
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each flag's default, where it has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and reports a wrong flag in one line, exit code 2."""
 
     def __init__(self, description):
-        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(description=description, formatter_class=HelpFormatter)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -12,14 +12,15 @@ grep -qs avx512_bf16 /proc/cpuinfo && fast=(--amp) # bfloat16 helps only where t
 train() { # SCRIPT RUN_FOLDER FLAGS...: begin a training, or go on with it
     local resume=()
     [ -e "$2/last.pt" ] && resume=(--resume)
-    $python "$1" --save_to "$2" "${@:3}" "${fast[@]}" "${resume[@]}"
+    # an empty array is unbound to the bash of macOS
+    $python "$1" --save_to "$2" "${@:3}" ${fast[@]+"${fast[@]}"} ${resume[@]+"${resume[@]}"}
 }
 
 echo "1/4 bouncing digits"
 [ -e $frames ] ||
     $python moving_mnist.py --dest $frames --mnist sample --nums_per_image 1 --seqs 5000 --seq_len 40 --split 90/5/5
 echo "2/4 the autoencoder: frames to 32 latents and back"
-[ -e $vcae/latents.hdf5 ] ||
+[ -e $vcae/pictures/reconstructions.png ] || # its last file
     train train_vcae.py $vcae --data_file $frames --arch deep --nfilts 16 --beta 0.5 --num_epochs 2
 echo "3/4 the LSTM: the next latent, first from true latents, then from its own"
 lstm_flags=(--data_file $vcae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)

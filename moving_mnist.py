@@ -43,7 +43,7 @@ def flags():
     parser.add_argument("--seq_len", type=cli.whole(1), default=30, help="frames a video")
     parser.add_argument("--seqs", type=cli.whole(1), default=10000, help="videos in all")
     parser.add_argument("--split", type=shares, default="80/10/10", help="shares of the train, valid and test videos")
-    parser.add_argument("--seed", type=cli.whole(0), default=0)
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="video i depends on the seed and i alone")
     return parser
 
 

@@ -21,12 +21,12 @@ def flags():
         "--model", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py; it names its codec and frames"
     )
     parser.add_argument("--data_file", help="frames; if not given: those the model was trained on")
-    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
     parser.add_argument("--prime", type=cli.whole(1), default=30, help="frames fed in")
     parser.add_argument("--predict", type=cli.whole(1), default=30, help="frames predicted after them")
     parser.add_argument("--n", type=cli.whole(1), default=8, help="videos")
     parser.add_argument("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
-    parser.add_argument("--format", choices=("gif", "mp4", "png"), default="gif")
+    parser.add_argument("--format", choices=("gif", "mp4", "png"), default="gif", help="png: a sheet of all frames")
     parser.add_argument(
         "--plain", action=cli.Switch, default=False, help="the prediction alone, as the original had it"
     )
@@ -73,15 +73,15 @@ def main(args):
     )
     report("primed, one step ahead", predicted[:, 1 : args.prime], [video[1 : args.prime] for video in truth])
     ahead = [video[args.prime :][:10] for video in truth]
-    report("first 10 free-running frames", predicted[:, args.prime :], ahead)
-    report("last primed frame copied, same 10", last, ahead)
+    report(f"first {min(10, args.predict)} free-running frames", predicted[:, args.prime :], ahead)
+    report("last primed frame copied instead", last, ahead)
 
 
 def report(name, predicted, truth):
     """Print the mean squared error, summed over a frame, where there is truth to compare with."""
     pairs = zip(predicted, truth, strict=True)
     errors = torch.cat([(video[: len(true)] - unit_scale(true)).square().sum((1, 2, 3)) for video, true in pairs])
-    print(f"  {name:34}" + (f"{errors.mean():7.1f}" if len(errors) else "  no truth: the videos end before"))
+    print(f"  {name:34}" + (f"{errors.mean():7.1f}" if len(errors) else "  no frames to compare"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import cli
-from data.hdf5 import Windows
+from data.hdf5 import Videos, Windows
 from models import training
 from models.lstm import LatentLSTM
 
@@ -29,7 +29,7 @@ def flags():
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
     parser.add_argument("--lstm_n_hid", type=cli.whole(1), default=1024, help="units a layer")
-    parser.add_argument("--layers", type=cli.whole(1), default=2)
+    parser.add_argument("--layers", type=cli.whole(1), default=2, help="LSTM layers")
     parser.add_argument("--dropout", type=cli.real(0, 0.99), default=0.3, help="on each layer's input")
     return parser
 
@@ -37,7 +37,7 @@ def flags():
 def main(args):
     if args.rollout > args.seq_length - 3:
         raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
-    about = Windows(args.data_file, "train", 1, 1, args.seed).attributes
+    about = Videos(args.data_file, "train", "latents").attributes
     args.frame_skip = args.frame_skip or about["frame_skip"]
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")

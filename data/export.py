@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from data.hdf5 import CHUNK, refuse_existing
+from data.hdf5 import chunks, refuse_existing
 
 
 def write_npz(dest, counts, make, attributes):
@@ -28,20 +27,21 @@ def write_npz(dest, counts, make, attributes):
                     np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
             for split, count in counts.items():
-                empty = make(split, range(0))[0]
-                steps, rest = empty.shape[1], []
+                frames, labels, positions = make(split, range(0))
+                steps = frames.shape[1]
+                labels = np.empty((count, *labels.shape[1:]), labels.dtype)
+                positions = np.empty((count, *positions.shape[1:]), positions.dtype)
                 with archive.open(f"{split}_frames.npy", "w", force_zip64=True) as file:
-                    shape = (count * steps, *empty.shape[2:])
+                    shape = (count * steps, *frames.shape[2:])
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
                     for videos in chunks(count, split):
-                        frames, *others = make(split, videos)
+                        rows = slice(videos.start, videos.stop)
+                        frames, labels[rows], positions[rows] = make(split, videos)
                         file.write(frames.tobytes())
-                        rest.append(others)
                 put(f"{split}_starts", np.arange(count + 1, dtype=np.int64) * steps)
-                if rest:
-                    put(f"{split}_labels", np.concatenate([labels for labels, _ in rest]))
-                    put(f"{split}_positions", np.concatenate([p.reshape(-1, *p.shape[2:]) for _, p in rest]))
+                put(f"{split}_labels", labels)
+                put(f"{split}_positions", positions.reshape(-1, *positions.shape[2:]))
             for name, value in attributes.items():
                 put(name, value)
         partial.rename(dest)
@@ -55,27 +55,22 @@ def write_pictures(dest, counts, make, attributes, suffix):
     Arguments as of `hdf5.write_videos`; suffix: "jpg" or "png".
     """
     refuse_existing(dest)
-    partial = Path(f"{dest}.part")
+    partial = Path(dest).with_name(Path(dest).name + ".part")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left under the temporary name
     partial.mkdir(parents=True)
     np.savez(partial / "about.npz", **attributes)
     for split, count in counts.items():
-        truth = []
+        _, labels, positions = make(split, range(0))
+        labels = np.empty((count, *labels.shape[1:]), labels.dtype)
+        positions = np.empty((count, *positions.shape[1:]), positions.dtype)
         for videos in chunks(count, split):
-            frames, labels, positions = make(split, videos)
-            truth.append((labels, positions))
+            rows = slice(videos.start, videos.stop)
+            frames, labels[rows], positions[rows] = make(split, videos)
             for v, video in zip(videos, frames, strict=True):
                 folder = partial / split / f"{v:06d}"
                 folder.mkdir(parents=True)
                 for t, frame in enumerate(video):
                     Image.fromarray(frame[0]).save(folder / f"{t:04d}.{suffix}", quality=95)
-        if truth:
-            labels, positions = (np.concatenate(arrays) for arrays in zip(*truth, strict=True))
+        if count:
             np.savez(partial / split / "truth.npz", labels=labels, positions=positions)
     partial.rename(dest)
-
-
-def chunks(count, split):
-    """Ranges of CHUNK videos that cover `count`, under a progress bar."""
-    for first in tqdm(range(0, count, CHUNK), desc=f"{split} videos", unit=f"{CHUNK} videos", disable=None):
-        yield range(first, min(first + CHUNK, count))

@@ -20,9 +20,13 @@ from cli import UserError
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
-CHUNK = 32  # videos made, or read, at a time
-RANK = {"frames": 4, "latents": 4}
+CHUNK = 32  # videos made at a time
+ABOUT = {
+    "frames": {"source", "frame_rate", "frame_skip"},
+    "latents": {"source", "frame_rate", "frame_skip", "codec", "codec_id", "data_file"},
+}
 DTYPE = {"frames": np.uint8, "latents": np.float32}
+SHAPE = {"frames": "(N, channels, height, width)", "latents": "(crops, N, 2, z_dim)"}
 VIDEO_AXIS = {"frames": 0, "latents": 1}
 
 
@@ -67,15 +71,18 @@ def write_videos(dest, counts, make, attributes):
             group.create_dataset("frames", (count * steps, *frames.shape[2:]), np.uint8)
             group.create_dataset("labels", (count, *labels.shape[1:]), np.uint8)
             group.create_dataset("positions", (count * steps, *positions.shape[2:]), np.float32)
-            with tqdm(total=count, desc=f"{split} videos", unit="video", disable=None) as bar:
-                for first in range(0, count, CHUNK):
-                    videos = range(first, min(first + CHUNK, count))
-                    frames, labels, positions = make(split, videos)
-                    rows = slice(videos.start * steps, videos.stop * steps)
-                    group["frames"][rows] = frames.reshape(-1, *frames.shape[2:])
-                    group["labels"][videos.start : videos.stop] = labels
-                    group["positions"][rows] = positions.reshape(-1, *positions.shape[2:])
-                    bar.update(len(videos))
+            for videos in chunks(count, split):
+                frames, labels, positions = make(split, videos)
+                rows = slice(videos.start * steps, videos.stop * steps)
+                group["frames"][rows] = frames.reshape(-1, *frames.shape[2:])
+                group["labels"][videos.start : videos.stop] = labels
+                group["positions"][rows] = positions.reshape(-1, *positions.shape[2:])
+
+
+def chunks(count, split):
+    """Ranges of CHUNK videos that cover `count`, under a progress bar."""
+    for first in tqdm(range(0, count, CHUNK), desc=f"{split} videos", unit=f"{CHUNK} videos", disable=None):
+        yield range(first, min(first + CHUNK, count))
 
 
 def write_latents(dest, data_file, encode, attributes, replace=False, batch_size=500):
@@ -85,7 +92,7 @@ def write_latents(dest, data_file, encode, attributes, replace=False, batch_size
     """
     with create(dest, "latents", attributes, replace) as file:
         for split in SPLITS:
-            frames = Frames(data_file, split, may_be_empty=True)
+            frames = Frames(data_file, split)
             group = file.create_group(split)
             group["starts"] = frames.starts
             for first in tqdm(range(0, len(frames), batch_size), desc=f"{split} latents", unit="batch", disable=None):
@@ -103,36 +110,36 @@ class Videos:
     first used and dropped when pickled. Raises UserError if the file is missing, foreign or has nothing in the split.
     """
 
-    def __init__(self, path, split, kind, may_be_empty=False):
+    def __init__(self, path, split, kind):
         self.path, self.split, self.kind, self._array = Path(path), split, kind, None
         try:
             with h5py.File(self.path) as file:
                 self.attributes = {key: plain(value) for key, value in file.attrs.items()}
                 if self.attributes.get("kind") != kind or self.attributes.get("format") != FORMAT:
                     raise UserError(f"{path} is not a {kind} file of format {FORMAT} made by this project's stages")
-                if split not in file or kind not in file[split]:
-                    if not may_be_empty:
-                        raise UserError(f"{path} has no videos in its {split} split; make it again with some")
-                    self.starts, self.shape = np.zeros(1, np.int64), (0,) * RANK[kind]
-                    return
-                self.starts, rows = file[split]["starts"][:], file[split][kind]
-                self.shape = rows.shape
-                if rows.dtype != DTYPE[kind] or rows.ndim != RANK[kind]:
-                    raise UserError(
-                        f"{path}: {split}/{kind} is {rows.dtype} of rank {rows.ndim}, "
-                        f"not {np.dtype(DTYPE[kind])} of rank {RANK[kind]}"
-                    )
+                if missing := ABOUT[kind] - self.attributes.keys():
+                    raise UserError(f"{path} does not say its {', '.join(sorted(missing))}; make it again")
+                if split not in file or kind not in file[split] or not len(file[split][kind]):
+                    raise UserError(f"{path} has no videos in its {split} split; make it again with some")
+                starts, rows = file[split]["starts"][:], file[split][kind]
+                self.starts, self.shape, dtype = starts, rows.shape, rows.dtype
         except FileNotFoundError:
             raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
         except (OSError, KeyError) as error:
             raise UserError(f"{path} cannot be read as HDF5 of this project ({error})") from None
-        starts = self.starts
-        if starts.dtype != np.int64 or starts.ndim != 1 or len(starts) < 1 or starts[0] != 0:
-            raise UserError(f"{path}: {split}/starts must be int64, one axis, from 0")
-        if (np.diff(starts) < 1).any() or starts[-1] != self.shape[VIDEO_AXIS[kind]]:
-            raise UserError(f"{path}: {split}/starts does not fit the {self.shape[VIDEO_AXIS[kind]]} rows of {kind}")
-        if len(starts) < 2 and not may_be_empty:
-            raise UserError(f"{path} has no videos in its {split} split; make it again with some")
+        if dtype != DTYPE[kind] or len(self.shape) != 4 or (kind == "latents" and self.shape[2] != 2):
+            raise UserError(
+                f"{path}: {split}/{kind} is {dtype} {self.shape}, not {np.dtype(DTYPE[kind])} {SHAPE[kind]}"
+            )
+        count = self.shape[VIDEO_AXIS[kind]]
+        if (
+            starts.dtype != np.int64
+            or starts.ndim != 1
+            or starts[0] != 0
+            or starts[-1] != count
+            or (np.diff(starts) < 1).any()
+        ):
+            raise UserError(f"{path}: {split}/starts must be int64 and rise from 0 to the {count} rows of {kind}")
 
     @property
     def array(self):
@@ -150,8 +157,8 @@ class Videos:
 class Frames(Videos, Dataset):
     """Single frames for training: item i is frame i, (channels, height, width) uint8."""
 
-    def __init__(self, path, split, may_be_empty=False):
-        super().__init__(path, split, "frames", may_be_empty)
+    def __init__(self, path, split):
+        super().__init__(path, split, "frames")
 
     def __len__(self):
         return self.shape[0]

@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import http.client
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from pathlib import Path
@@ -80,8 +82,10 @@ def fetch_missing(folder, mirrors=MIRRORS):
         if target.exists() or (folder / name).exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        partial, reasons = target.with_name(f"{name}.gz.part"), []
+        reasons = []
         for mirror in mirrors:
+            # Named by the mirror: another one may have compressed the file differently.
+            partial = target.with_name(f"{name}.{urllib.parse.urlsplit(mirror).hostname}.part")
             try:
                 download(mirror + target.name, partial)
                 content = gzip.decompress(partial.read_bytes())
@@ -90,7 +94,7 @@ def fetch_missing(folder, mirrors=MIRRORS):
             except (EOFError, gzip.BadGzipFile, zlib.error):
                 reasons.append(f"{mirror} sent a damaged file")
                 partial.unlink()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 reasons.append(f"{mirror} cannot be reached ({getattr(error, 'reason', error)})")
             else:
                 if hashlib.sha256(content).hexdigest() == digest:

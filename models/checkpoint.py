@@ -1,7 +1,6 @@
 """One file format for trained networks: tensors, numbers, strings, lists and dicts, loaded with `weights_only=True`."""
 
 import hashlib
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from cli import UserError
 
 FORMAT = 1
+KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
 
 
 def save(path, model, args, history, parents, optimizer=None):
@@ -45,7 +45,7 @@ def load(path, *kinds):
         raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         raise UserError(f"{path} cannot be read as a checkpoint; run the stage that makes it again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= KEYS:
         raise UserError(f"{path} is not a checkpoint of format {FORMAT} made by this project's stages")
     if content["kind"] not in [kind.__name__ for kind in kinds]:
         names = " or ".join(kind.__name__ for kind in kinds)
@@ -67,8 +67,3 @@ def identity(content):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def parent(path, content, child):
-    """How a file at `child` names the checkpoint it was built on: relative path and id."""
-    return {"path": os.path.relpath(path, Path(child).parent), "id": identity(content)}

@@ -34,9 +34,10 @@ class Codec:
         )
 
     @torch.no_grad()
-    def encode(self, frames):
+    def encode(self, frames, batch_size=256):
         """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8."""
-        return self.model.encode(unit_scale(frames.to(self.device)))
+        parts = [self.model.encode(unit_scale(part.to(self.device))) for part in frames.split(batch_size)]
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     @torch.no_grad()
     def decode(self, z, batch_size=256):

@@ -124,7 +124,8 @@ class LatentLSTM(nn.Module):
         """The loss of predicting each latent of (B, T, 2, z_dim) from those before it.
 
         With kl: KL in nats, summed over time and z_dim, a mean over sequences; else the mean squared error. Beside
-        it the squared error of the predicted means, summed over z_dim, a mean over frames.
+        it the squared error of the predicted means (with diffs: of their differences), summed over z_dim, a mean over
+        frames.
         """
         sequence = difference(latents) if self.diffs else latents
         target = sequence[:, 1:]

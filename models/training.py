@@ -24,13 +24,18 @@ class Parser(cli.Parser):
         self.model = model  # the class that the script trains
         add = self.add_argument
         add("--save_to", default=save_to, help="run folder: checkpoints, log.csv, pictures")
-        add("--num_epochs", type=cli.whole(1), default=num_epochs)
-        add("--batch_size", type=cli.whole(1), default=batch_size)
+        add("--num_epochs", type=cli.whole(1), default=num_epochs, help="passes over the training data in all")
+        add("--batch_size", type=cli.whole(1), default=batch_size, help="examples a step")
         add("--max_per_epoch", type=cli.whole(1), help="at most so many batches an epoch")
         add("--lr", type=cli.real(0, above=True), default=lr, help="learning rate of Adam")
-        add("--schedule", choices=("constant", "cosine"), default=schedule, help="cosine: 5%% warm-up, then down to 0")
+        add(
+            "--schedule",
+            choices=("constant", "cosine"),
+            default=schedule,
+            help="cosine: 5%% warm-up, then to --lr/1000",
+        )
         add("--grad_clip", type=cli.real(0), default=0.0, help="limit on the gradient's total norm; 0: none")
-        add("--seed", type=cli.whole(0), default=0)
+        add("--seed", type=cli.whole(0), default=0, help="of weights, order, noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         add("--amp", action=cli.Switch, default=False, help="bfloat16 autocast")
         add("--compile", action=cli.Switch, default=False, help="torch.compile the model")
@@ -43,7 +48,7 @@ class Parser(cli.Parser):
             last = Path(args.save_to) / "last.pt"
             if not last.exists():
                 self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
-            self.set_defaults(**{**checkpoint.load(last, self.model)["args"], "resume": True})
+            self.set_defaults(**{**checkpoint.load(last, self.model)["args"], "resume": True, "save_to": args.save_to})
             args = super().parse_args(argv)
         return args
 
@@ -51,7 +56,7 @@ class Parser(cli.Parser):
 def start(args):
     """Claim the run folder, seed, choose the device. Raises UserError if the folder holds a run and --resume is off."""
     run = Path(args.save_to)
-    if not args.resume and (run / "last.pt").exists():
+    if not args.resume and any((run / name).exists() for name in ("last.pt", "best.pt", "log.csv", "latents.hdf5")):
         raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
     device = choose_device(args.device)
     run.mkdir(parents=True, exist_ok=True)
@@ -75,7 +80,7 @@ def seed_all(seed, epoch):
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]) >> 1)
 
 
-def fit(model, train, valid, args, device, parents=None, prepare=lambda batch: (batch,)):
+def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,)):
     """Train `model` with Adam and leave last.pt, best.pt (lowest validation loss) and log.csv in `args.save_to`.
 
     model: `model(*inputs)` returns a dict of scalars, means over the batch, the objective "loss" first.
@@ -92,6 +97,8 @@ def fit(model, train, valid, args, device, parents=None, prepare=lambda batch: (
     if args.resume:
         last = checkpoint.load(run / "last.pt", type(model))
         take_weights(model, last, run / "last.pt", resume=True)
+        if last["parents"].get("codec", {}).get("id") != parents.get("codec", {}).get("id"):
+            raise cli.UserError(f"{run} was begun on latents of another codec: name another --save_to and begin anew")
         optimizer.load_state_dict(last["optimizer"])
         history = last["history"]
     if args.compile:
@@ -109,15 +116,14 @@ def fit(model, train, valid, args, device, parents=None, prepare=lambda batch: (
         row["seconds"] = time.perf_counter() - began
         print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
         if not math.isfinite(row["train_loss"] + row["valid_loss"]):
-            raise cli.UserError(
-                f"the loss is not finite in epoch {epoch}: lower --lr, and go on from {run} with --resume"
-            )
+            go_on = f", and go on from epoch {epoch - 1} with --resume" if history else ""
+            raise cli.UserError(f"the loss is not finite in epoch {epoch} of {run}: lower --lr{go_on}")
 
         history.append(row)
         best = min(history, key=lambda r: r["valid_loss"])
         if best is row:
-            checkpoint.save(run / "best.pt", model, vars(args), history, parents or {})
-        checkpoint.save(run / "last.pt", model, vars(args), history, parents or {}, optimizer)
+            checkpoint.save(run / "best.pt", model, vars(args), history, parents)
+        checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer)
         write_log(run / "log.csv", history)
 
 
@@ -180,11 +186,10 @@ def take_weights(model, content, path, resume):
     """
     theirs = {name: weight.shape for name, weight in content["model"].items()}
     fits = theirs == {name: weight.shape for name, weight in model.state_dict().items()}
-    for key, value in model.config.items():
-        if content["config"].get(key) != value and (resume or not fits):
-            raise cli.UserError(
-                f"{path} has {key} {content['config'].get(key)}, the flags ask for {value}: make them agree"
-            )
+    differs = [key for key, value in model.config.items() if content["config"].get(key) != value]
+    if differs and (resume or not fits):
+        pairs = (f"{key} {content['config'].get(key)} (the flags: {model.config[key]})" for key in differs)
+        raise cli.UserError(f"{path} has {', '.join(pairs)}: make the flags agree")
     model.load_state_dict(content["model"])
 
 

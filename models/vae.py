@@ -93,7 +93,8 @@ def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
 def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
     """Encoder and decoder of four strided convolutions; nfilts is the width of the outermost, doubled at each."""
     channels, height, width = frame_shape
-    pad_height, pad_width = -height % 16, -width % 16
+    # at least 32 px: batch norm needs more than one value a channel, even of a batch of one
+    pad_height, pad_width = max(-height % 16, 32 - height), max(-width % 16, 32 - width)
     widths = [nfilts, 2 * nfilts, 4 * nfilts, 8 * nfilts]
     top = (widths[-1], (height + pad_height) // 16, (width + pad_width) // 16)
 

@@ -1,12 +1,14 @@
 """How digits move and are drawn: the original's trajectories and frames, and each physics' own rules."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from data import bouncing
 from data.bouncing import make_videos, move_2016, move_srivastava, move_svg
 
-GOLDEN = np.load("tests/golden/moving_mnist.npz")
+GOLDEN = np.load(Path(__file__).parent / "golden" / "moving_mnist.npz")
 DIGITS = GOLDEN["digits_uint8"]
 LABELS = np.arange(100, dtype=np.uint8) % 10
 
@@ -20,6 +22,7 @@ def test_2016_positions_are_the_originals_exactly():
     golden = GOLDEN["seed0_pos"]
     path = move_2016(golden[:, 0], GOLDEN["seed0_vel_before_step"][:, 0], 12, 36)
     assert np.array_equal(path, golden)
+    assert np.array_equal(np.rint(path), GOLDEN["seed0_paste_xy"])
 
 
 @pytest.mark.parametrize(
@@ -93,14 +96,23 @@ def test_svg_clamps_and_reverses():
     assert path.tolist() == [[1, 29], [0, 31], [2, 31], [4, 29]]
 
 
-def test_svg_stochastic_walls_send_digits_away():
-    _, _, positions = make(range(100), physics="svg-stochastic", images=bouncing.resize(DIGITS, 32))
-    assert positions.min() == 0
-    assert positions.max() == 31
-    steps = np.diff(positions, axis=1)
-    assert len(np.unique(np.abs(steps[0, :, 0]))) > 2  # velocities change
-    after_low = steps[:, 1:][(positions[:, 1:-1] == 0) & (positions[:, :-2] > 0)]
-    assert (after_low >= 0).all()
+def test_svg_stochastic_against_their_rules_step_by_step():
+    rng = np.random.default_rng(0)
+    redrawn = np.stack([rng.integers(1, 5, (300, 2)), rng.integers(-4, 5, (300, 2))], -1)
+    place, velocity, expected, hits = [3, 30], [-4, 2], [], 0
+    for t in range(300):
+        for axis in (0, 1):
+            away, along = redrawn[t, axis]
+            if not 0 <= place[axis] <= 31:
+                hits += 1
+                velocity[axis] = away if place[axis] < 0 else -away
+                velocity[1 - axis] = along
+                place[axis] = min(max(place[axis], 0), 31)
+        expected.append(list(place))
+        place = [p + v for p, v in zip(place, velocity, strict=True)]
+    path = move_svg(np.array([[[3, 30]]]), np.array([[[-4, 2]]]), 300, 32, redrawn[None, :, None])[0, :, 0]
+    assert path.tolist() == expected
+    assert hits > 20
 
 
 @pytest.mark.parametrize("physics", bouncing.PHYSICS)

@@ -1,5 +1,8 @@
 """All stages in order, in-process, on tiny data: each reads what the one before it left."""
 
+import shutil
+from pathlib import Path
+
 import h5py
 import imageio.v3 as iio
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 from conftest import run
 
 import sample_video
+from cli import UserError
+from data.pictures import CAPTION, FREE, PRIMED
 
 
 def test_stages_leave_what_the_next_ones_need(chain):
@@ -18,17 +23,55 @@ def test_stages_leave_what_the_next_ones_need(chain):
         assert file["test/starts"][:].tolist() == [0, 8, 16, 24, 32]
 
 
+def sample(chain, dest, *flags, model="lstm/best.pt"):
+    run(sample_video, "--model", chain / model, "--dest", dest, "--device", "cpu", "--seed", 1, *flags)
+    return sorted(dest.iterdir())
+
+
 @pytest.mark.parametrize("form", ["gif", "mp4", "png"])
 @pytest.mark.parametrize("plain", ["--no-plain", "--plain"])
 def test_samples_render(chain, tmp_path, form, plain):
-    model = chain / "lstm" / "best.pt"
-    lengths = ["--prime", 6, "--predict", 5, "--n", 3, "--device", "cpu"]
-    run(sample_video, "--model", model, "--dest", tmp_path, "--format", form, plain, *lengths)
-    files = sorted(tmp_path.iterdir())
+    files = sample(chain, tmp_path, "--format", form, plain, "--prime", 6, "--predict", 5, "--n", 3, "--scale", 2)
     assert len(files) == 3
     if form == "png":
-        assert np.ptp(iio.imread(files[0])) > 0
+        picture = iio.imread(files[0])
+        assert plain == "--no-plain" or picture.shape == (128, 11 * 128, 3)
     else:
         pictures = iio.imread(files[0], index=None, plugin="pyav" if form == "mp4" else "pillow")
         assert len(pictures) == 11
-        assert all(np.ptp(picture) > 0 for picture in pictures)
+        assert (pictures.shape[1:3] == (128, 128)) == (plain == "--plain")
+        picture = pictures[10]
+    assert np.ptp(picture) > 0
+
+
+def test_free_running_is_marked_and_ended_truth_is_blank(chain, tmp_path):
+    """Videos have 8 frames: 6 are fed in, of the 5 predicted after them 2 can be compared."""
+    (file,) = sample(chain, tmp_path, "--prime", 6, "--predict", 5, "--n", 1, "--scale", 2)
+    pictures = iio.imread(file, index=None)
+    height, width = pictures.shape[1:3]
+    mark = pictures[:, height - 2, width - 2].astype(int)  # the frame around the prediction
+    assert [int(np.abs(color - FREE).sum() < 60) for color in mark] == [0] * 6 + [1] * 5
+    assert [int(np.abs(color - PRIMED).sum() < 60) for color in mark] == [1] * 6 + [0] * 5
+    truth = pictures[:, CAPTION + 8 : height - 8, 8 : width // 2 - 8]
+    assert [int(frame.max() > 100) for frame in truth] == [1] * 8 + [0] * 3
+
+
+@pytest.mark.parametrize(("prime", "predict"), [(1, 1), (8, 30)])
+def test_more_videos_than_there_are_and_extreme_lengths(chain, tmp_path, prime, predict):
+    assert len(sample(chain, tmp_path, "--prime", prime, "--predict", predict, "--n", 99)) == 4
+
+
+def test_run_folders_move_together_and_work_from_anywhere(chain, tmp_path, monkeypatch):
+    moved = tmp_path / "moved"
+    shutil.copytree(chain, moved)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert sample(Path("..") / "moved", tmp_path / "out", "--prime", 4, "--n", 2)
+    (moved / "frames.hdf5").unlink()  # it was the moved files that were read
+    with pytest.raises(UserError, match="is not there"):
+        sample(Path("..") / "moved", tmp_path / "out", "--prime", 4, "--n", 2)
+
+
+def test_samples_are_the_same_for_the_same_seed(chain, tmp_path):
+    first, second = (sample(chain, tmp_path / name, "--prime", 5, "--n", 2) for name in "ab")
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]

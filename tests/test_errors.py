@@ -25,6 +25,8 @@ def place(chain, tmp_path):
     (tmp_path / "text").write_text("not what you think")
     (tmp_path / "empty").write_bytes(b"")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
+    (tmp_path / "only_best").mkdir()
+    shutil.copy(chain / "vcae" / "best.pt", tmp_path / "only_best")
     whole = (tmp_path / "lstm" / "best.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
 
@@ -51,11 +53,12 @@ def place(chain, tmp_path):
     changed("dtype.hdf5", dtype)
     changed("starts.hdf5", starts)
     changed("no_valid.hdf5", empty_split)
+    changed("silent.hdf5", lambda file: file.attrs.pop("frame_rate"))
     changed("format.hdf5", lambda file: file.attrs.update({"format": 99}))
     with h5py.File(tmp_path / "foreign.hdf5", "w") as file:
         file["x"] = np.zeros(3)
     with h5py.File(tmp_path / "small.hdf5", "w") as file:
-        file.attrs.update({"format": 1, "kind": "frames", "frame_rate": 10.0, "frame_skip": 1})
+        file.attrs.update({"format": 1, "kind": "frames", "frame_rate": 10.0, "frame_skip": 1, "source": "x"})
         file["test/frames"], file["test/starts"] = np.zeros((40, 1, 32, 32), np.uint8), np.array([0, 40])
     content = torch.load(tmp_path / "vcae" / "best.pt")
     content["model"]["mu.bias"] += 1
@@ -81,10 +84,12 @@ CASES = [
     (VCAE, "--data_file @foreign.hdf5", "foreign.hdf5 is not a frames file"),
     (VCAE, "--data_file @format.hdf5", "format.hdf5 is not a frames file of format 1"),
     (VCAE, "--data_file @vcae/latents.hdf5", "latents.hdf5 is not a frames file"),
-    (VCAE, "--data_file @rank.hdf5", "rank.hdf5: train/frames is uint8 of rank 3"),
+    (VCAE, "--data_file @rank.hdf5", "rank.hdf5: train/frames is uint8 (96, 64, 64)"),
     (VCAE, "--data_file @dtype.hdf5", "dtype.hdf5: train/frames is float32"),
     (VCAE, "--data_file @starts.hdf5", "starts.hdf5: train/starts"),
     (VCAE, "--data_file @no_valid.hdf5", "no_valid.hdf5 has no videos in its valid split"),
+    (VCAE, "--data_file @silent.hdf5", "silent.hdf5 does not say its frame_rate"),
+    (VCAE, "--save_to @only_best", "only_best holds a run already"),
     (VCAE, "--fsize 4", "--fsize 4 is even"),
     (VCAE, "--lr 0", "--lr"),
     (VCAE, "--lr nan", "--lr"),
@@ -93,9 +98,9 @@ CASES = [
     (VCAE, "--device abacus", "--device abacus"),
     (VCAE, "--save_to @vcae", "vcae holds a run already"),
     (VCAE, "--save_to @nowhere --resume", "--resume"),
-    (VCAE, "--save_to @vcae --resume --z_dim 9", "z_dim 6, the flags ask for 9"),
+    (VCAE, "--save_to @vcae --resume --z_dim 9", "z_dim 6 (the flags: 9)"),
     (VCAE, "--save_to @lstm --resume", "holds a LatentLSTM, where a VCAE"),
-    (VCAE, "--arch deep --init_from @vcae/best.pt", "the flags ask for"),
+    (VCAE, "--arch deep --init_from @vcae/best.pt", "z_dim 6 (the flags: 32)"),
     (LSTM, "--data_file @frames.hdf5", "frames.hdf5 is not a latents file"),
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 9", "--seq_length 9"),
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 8 --frame_skip 2", "--frame_skip 2"),
@@ -149,6 +154,13 @@ def test_latents_of_another_codec_are_refused(place, capsys):
     shutil.copy(place / "retrained" / "best.pt", place / "vcae" / "best.pt")
     said = fails(SAMPLE, f"{DEFAULTS[SAMPLE]} --model @lstm/best.pt", place, capsys)
     assert "not the codec that these latents come from" in said
+
+
+def test_a_run_is_not_resumed_on_latents_of_another_codec(place, capsys):
+    with h5py.File(place / "vcae" / "latents.hdf5", "r+") as file:
+        file.attrs["codec_id"] = "another"
+    flags = "--save_to @lstm --resume --data_file @vcae/latents.hdf5 --num_epochs 5"
+    assert "latents of another codec" in fails(LSTM, flags, place, capsys)
 
 
 @pytest.mark.parametrize("text", ["--flag", "--flag true", "--flag True", "--no-flag false"])

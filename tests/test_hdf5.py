@@ -13,6 +13,8 @@ from cli import UserError
 from data import export, hdf5
 from data.hdf5 import Frames, Windows
 
+ABOUT = {"source": "", "frame_rate": 1.0, "frame_skip": 1, "codec": "", "codec_id": "", "data_file": ""}
+
 
 @pytest.fixture
 def latents(tmp_path):
@@ -20,7 +22,7 @@ def latents(tmp_path):
     lengths = [5, 9, 3, 7]
     video, frame = np.repeat(np.arange(4), lengths), np.concatenate([np.arange(n) for n in lengths])
     rows = np.stack([np.stack([np.full(24, crop), video, frame], 1) for crop in range(2)])
-    with hdf5.create(tmp_path / "z.hdf5", "latents", {"frame_skip": 1}) as file:
+    with hdf5.create(tmp_path / "z.hdf5", "latents", ABOUT) as file:
         for split in hdf5.SPLITS:
             file[f"{split}/starts"] = np.cumsum([0, *lengths])
             file[f"{split}/latents"] = np.stack([rows, -rows], 2).astype(np.float32)
@@ -61,7 +63,7 @@ def test_draws_depend_on_seed_and_epoch_alone(latents):
 @pytest.mark.parametrize("storage", [{}, {"compression": "gzip"}])
 def test_frames_are_read_by_batch_and_by_video(tmp_path, storage):
     frames = np.random.default_rng(0).integers(0, 256, (10, 1, 4, 4), np.uint8)
-    with hdf5.create(tmp_path / "f.hdf5", "frames", {}) as file:
+    with hdf5.create(tmp_path / "f.hdf5", "frames", ABOUT) as file:
         file["train/starts"] = np.array([0, 4, 10])
         file.create_dataset("train/frames", data=frames, **storage)
     dataset = Frames(tmp_path / "f.hdf5", "train")
@@ -90,7 +92,7 @@ def test_a_file_appears_only_when_whole(tmp_path):
 def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, write):
     def make(split, videos):
         shape = (len(videos), 10)
-        return np.zeros((*shape, 1, 32, 32), np.uint8), np.zeros((len(videos), 1)), np.zeros((*shape, 1, 2))
+        return np.zeros((*shape, 1, 32, 32), np.uint8), np.zeros((len(videos), 1)), np.zeros((*shape, 1, 2), np.float32)
 
     def peak(count):
         tracemalloc.start()
@@ -100,7 +102,8 @@ def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, write):
         return size
 
     peak(64)  # imports and caches
-    assert peak(2048) < peak(128) + 10 * 1024**2 / 4  # the frames alone grow by 19 MiB
+    # Frames grow by 19 MB, positions by 0.3 MB, which an .npz may gather.
+    assert peak(2048) < peak(128) + 1e6
 
 
 def test_npz_holds_the_same_as_hdf5(tmp_path):
@@ -123,7 +126,7 @@ def test_npz_holds_the_same_as_hdf5(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_pictures_are_a_folder_for_each_video(tmp_path, suffix):
     def make(split, videos):
-        frames = np.stack([np.full((2, 1, 8, 8), 40 * v, np.uint8) for v in videos])
+        frames = np.stack([np.full((2, 1, 8, 8), 40 * v, np.uint8) for v in [*videos, 0]])[: len(videos)]
         return frames, np.zeros((len(videos), 1), np.uint8), np.zeros((len(videos), 2, 1, 2), np.float32)
 
     export.write_pictures(tmp_path / "v", {"train": 3}, make, {}, suffix)

@@ -106,7 +106,7 @@ def test_missing_files_are_fetched(tmp_path, mirror):
 @pytest.mark.parametrize("have", [1000, None])
 def test_an_interrupted_download_goes_on(tmp_path, mirror, have):
     url, content, asked = mirror
-    (tmp_path / "a.gz.part").write_bytes(content["a.gz"][:have])
+    (tmp_path / "a.127.0.0.1.part").write_bytes(content["a.gz"][:have])
     mnist.fetch_missing(tmp_path, [f"{url}/good/"])
     assert (tmp_path / "a.gz").read_bytes() == content["a.gz"]
     assert asked[0] == ("/good/a.gz", f"bytes={have or len(content['a.gz'])}-")

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import shutil
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ CPU = torch.device("cpu")
 def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
     """Fault 8 of the original: partial batches were skipped."""
     model = Toy()
-    training.fit(model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU)
+    training.fit(model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU, {})
     epoch = [batch for train, batch in model.seen[:3]]
     assert sorted(x for batch in epoch for x in batch) == list(range(10))
     assert [len(batch) for batch in epoch] == [4, 4, 2]
@@ -62,14 +63,14 @@ def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
 def test_max_per_epoch_is_what_it_says(tmp_path):
     """Fault 8 of the original: one batch more."""
     model = Toy()
-    training.fit(model, Numbers(*range(100)), Numbers(1.0), arguments(tmp_path, max_per_epoch=2, num_epochs=2), CPU)
+    training.fit(model, Numbers(*range(100)), Numbers(1.0), arguments(tmp_path, max_per_epoch=2, num_epochs=2), CPU, {})
     assert [train for train, _ in model.seen] == [True, True, False] * 2
 
 
 def test_best_is_kept_and_the_log_is_the_history(tmp_path):
     """Fault 9 of the original: the last epoch was saved, not the best."""
     model = Toy()
-    training.fit(model, Numbers(5.0), Numbers(1.0), arguments(tmp_path, lr=0.5, num_epochs=8), CPU)
+    training.fit(model, Numbers(5.0), Numbers(1.0), arguments(tmp_path, lr=0.5, num_epochs=8), CPU, {})
     best, last = (checkpoint.load(tmp_path / name, Toy) for name in ("best.pt", "last.pt"))
     losses = [row["valid_loss"] for row in last["history"]]
     assert len(best["history"]) == losses.index(min(losses)) + 1 < 8
@@ -79,8 +80,8 @@ def test_best_is_kept_and_the_log_is_the_history(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(UserError, match="epoch 1: lower --lr"):
-        training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU)
+    with pytest.raises(UserError, match=r"epoch 1 of .*: lower --lr$"):
+        training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
     assert not (tmp_path / "last.pt").exists()
 
 
@@ -154,6 +155,14 @@ def test_resumed_equals_unbroken(chain, tmp_path, monkeypatch, stage):
     if stage != "lstm":
         latents = [(tmp_path / folder / "latents.hdf5").read_bytes() for folder in ("broken", "unbroken")]
         assert latents[0] == latents[1]
+
+
+def test_a_renamed_run_is_the_one_resumed(chain, tmp_path):
+    shutil.copytree(chain / "lstm", tmp_path / "renamed")
+    before = (chain / "lstm" / "last.pt").read_bytes()
+    run(train_lstm, "--save_to", tmp_path / "renamed", "--resume", "--num_epochs", 3)
+    assert len(checkpoint.load(tmp_path / "renamed" / "last.pt", train_lstm.LatentLSTM)["history"]) == 3
+    assert (chain / "lstm" / "last.pt").read_bytes() == before
 
 
 def test_init_from_begins_with_the_weights(chain, tmp_path):

@@ -20,8 +20,13 @@ def write_idx(path, array):
     path.write_bytes(gzip.compress(header + array.tobytes(), 9, mtime=0))
 
 
-for part, count in COUNT.items():
-    images, labels = read_pair(Path(sys.argv[1]), part)
-    picked = np.sort(np.concatenate([np.flatnonzero(labels == digit)[: count // 10] for digit in range(10)]))
-    write_idx(SAMPLE / f"{part}-images-idx3-ubyte.gz", images[picked])
-    write_idx(SAMPLE / f"{part}-labels-idx1-ubyte.gz", labels[picked])
+def main(folder):
+    for part, count in COUNT.items():
+        images, labels = read_pair(folder, part)
+        picked = np.sort(np.concatenate([np.flatnonzero(labels == digit)[: count // 10] for digit in range(10)]))
+        write_idx(SAMPLE / f"{part}-images-idx3-ubyte.gz", images[picked])
+        write_idx(SAMPLE / f"{part}-labels-idx1-ubyte.gz", labels[picked])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
