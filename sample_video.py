@@ -43,9 +43,10 @@ def main(args):
     lstm = checkpoint.build(content, LatentLSTM).to(device)
     parents, skip = content["parents"], content["args"]["frame_skip"]
     codec = Codec(os.path.normpath(path.parent / parents["codec"]["path"]), device, expected=parents["codec"]["id"])
-    frames = Frames(args.data_file or os.path.normpath(path.parent / parents["frames"]["path"]), args.split)
+    data_file = args.data_file or os.path.normpath(path.parent / parents["frames"]["path"])
+    frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
     if frames.shape[1:] != codec.frame_shape:
-        raise cli.UserError(f"{frames.path} has frames {frames.shape[1:]}, the codec wants {codec.frame_shape}")
+        raise cli.UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")
     long_enough = np.flatnonzero(np.diff(frames.starts) >= (args.prime - 1) * skip + 1)
     if not len(long_enough):
         raise cli.UserError(f"no {args.split} video has {args.prime} frames to prime with: lower --prime")

@@ -51,7 +51,7 @@ def main(args):
     codec = Codec(run / "best.pt", device)
     about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": os.path.relpath(args.data_file, run)}
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
-    write_latents(run / "latents.hdf5", args.data_file, codec.encode, about, replace=args.resume)
+    write_latents(run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, about, args.resume)
 
     shown = test.__getitems__(np.linspace(0, len(test) - 1, min(len(test), 2000)).astype(int))
     again = codec.decode(codec.encode(shown)[0]).cpu()

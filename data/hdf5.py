@@ -85,22 +85,26 @@ def chunks(count, split):
         yield range(first, min(first + CHUNK, count))
 
 
-def write_latents(dest, data_file, encode, attributes, replace=False, batch_size=500):
+def write_latents(dest, data_file, encode, crop, crops, attributes, replace=False, batch_size=500):
     """Encode every frame of `data_file` and write the latents beside the same `starts`.
 
-    encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim).
+    encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim); crop: (height, width) it takes;
+    crops: so many of them, evenly spaced over a larger frame, are encoded (one: the centre).
     """
     with create(dest, "latents", attributes, replace) as file:
         for split in SPLITS:
-            frames = Frames(data_file, split)
-            group = file.create_group(split)
+            frames, group = Frames(data_file, split), file.create_group(split)
+            room = np.array(frames.shape[2:]) - crop
             group["starts"] = frames.starts
             for first in tqdm(range(0, len(frames), batch_size), desc=f"{split} latents", unit="batch", disable=None):
                 rows = range(first, min(first + batch_size, len(frames)))
-                latents = torch.stack(encode(frames.__getitems__(rows)), dim=1).float().cpu().numpy()
-                if first == 0:
-                    group.create_dataset("latents", (1, len(frames), *latents.shape[1:]), np.float32)
-                group["latents"][0, rows.start : rows.stop] = latents
+                batch = frames.__getitems__(rows)
+                for k in range(crops):
+                    y, x = room * k // (crops - 1) if crops > 1 else room // 2
+                    latents = torch.stack(encode(batch[..., y : y + crop[0], x : x + crop[1]]), dim=1).float().cpu()
+                    if first == k == 0:
+                        group.create_dataset("latents", (crops, len(frames), *latents.shape[1:]), np.float32)
+                    group["latents"][k, rows.start : rows.stop] = latents.numpy()
 
 
 class Videos:
@@ -155,21 +159,43 @@ class Videos:
 
 
 class Frames(Videos, Dataset):
-    """Single frames for training: item i is frame i, (channels, height, width) uint8."""
+    """Single frames for training: item i is frame i, (channels, height, width) uint8.
 
-    def __init__(self, path, split):
+    crop: (height, width) to cut from every frame: at a random offset, each equally likely and drawn anew for every
+    frame and epoch from (seed, epoch), if there is a seed; from the centre if not.
+    """
+
+    def __init__(self, path, split, crop=None, seed=None):
         super().__init__(path, split, "frames")
+        height, width = crop or self.shape[2:]
+        self.room = np.array([self.shape[2] - height, self.shape[3] - width])
+        if (self.room < 0).any():
+            raise UserError(f"{path} has frames {self.shape[2]} x {self.shape[3]}, smaller than {height} x {width}")
+        self.shape, self.seed = (*self.shape[:2], height, width), seed
+        self.corners = np.broadcast_to(self.room // 2, (len(self), 2))
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch):
+        if self.seed is not None and self.room.any():
+            self.corners = np.random.default_rng([self.seed, epoch]).integers(self.room + 1, size=(len(self), 2))
 
     def __len__(self):
         return self.shape[0]
 
     def __getitems__(self, indices):
         """A batch (n, channels, height, width) uint8: torch's loader asks for all of a batch at once."""
-        if isinstance(indices, range):
-            return torch.from_numpy(np.array(self.array[indices.start : indices.stop]))
-        if isinstance(self.array, np.memmap):
-            return torch.from_numpy(np.asarray(self.array[indices]))
-        return torch.from_numpy(np.stack([self.array[i] for i in indices]))
+        if isinstance(indices, range):  # in one piece
+            frames = np.array(self.array[indices.start : indices.stop])
+        elif isinstance(self.array, np.memmap):
+            frames = np.asarray(self.array[indices])
+        else:
+            frames = np.stack([self.array[i] for i in indices])
+        height, width = self.shape[2:]
+        if self.room.any():
+            corners = self.corners[indices]
+            frames = [f[:, y : y + height, x : x + width] for f, (y, x) in zip(frames, corners, strict=True)]
+            frames = np.stack(frames)
+        return torch.from_numpy(frames)
 
     def video(self, v):
         """Video v, (frames, channels, height, width) uint8."""

@@ -1,6 +1,7 @@
 """One file format for trained networks: tensors, numbers, strings, lists and dicts, loaded with `weights_only=True`."""
 
 import hashlib
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -67,3 +68,8 @@ def identity(content):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def parent(path, content, run):
+    """How a checkpoint in the folder `run` names the one it was built on: relative path and id."""
+    return {"path": os.path.relpath(path, run), "id": identity(content)}

@@ -1,15 +1,54 @@
 """Frames to latents and back, whichever networks that takes: all that later stages need to know of an autoencoder."""
 
+import os
+from pathlib import Path
+
 import torch
 
 from cli import UserError
 from models import checkpoint
-from models.vae import VCAE
+from models.cae import CAE, Deconvoluter
+from models.vae import VAE, VCAE
 
 
 def unit_scale(frames):
     """Frames uint8 as float32 in [0, 1]."""
     return frames.float() / 255
+
+
+class Direct:
+    """The VAE of frames does it alone."""
+
+    def __init__(self, content, path, device):
+        self.vae = checkpoint.build(content, VCAE).to(device)
+        self.frame_shape = tuple(content["config"]["frame_shape"])
+
+    def encode(self, frames):
+        return self.vae.encode(unit_scale(frames))
+
+    def decode(self, z):
+        return self.vae.decode(z)
+
+
+class ByFeatures:
+    """Frames to a CAE's features to latents; latents to features to what the deconvoluter paints from them."""
+
+    def __init__(self, content, path, device):
+        self.vae = checkpoint.build(content, VAE).to(device)
+        cae, deconv = (
+            load_parent(content, path, role, kind) for role, kind in (("cae", CAE), ("deconv", Deconvoluter))
+        )
+        self.cae, self.deconv = checkpoint.build(cae, CAE).to(device), checkpoint.build(deconv, Deconvoluter).to(device)
+        self.split_layer = deconv["config"]["split_layer"]
+        side = cae["config"]["side"]
+        self.frame_shape = (cae["config"]["channels"], side, side)
+
+    def encode(self, frames):
+        features = self.cae.features(self.cae.shifted(frames), self.split_layer)
+        return self.vae.encode(self.vae.normalised(features))
+
+    def decode(self, z):
+        return self.deconv.paint(self.vae.features(z)) + self.deconv.pxsh
 
 
 class Codec:
@@ -20,27 +59,31 @@ class Codec:
     """
 
     def __init__(self, path, device, expected=None):
-        content = checkpoint.load(path, VCAE)
+        content = checkpoint.load(path, VCAE, VAE)
         self.identity = checkpoint.identity(content)
         if expected not in (None, self.identity):
-            raise UserError(
-                f"{path} is not the codec that these latents come from: run train_lstm.py on its new latents"
-            )
-        self.model = checkpoint.build(content, VCAE).to(device)
-        self.frame_shape, self.z_dim, self.device = (
-            tuple(self.model.config["frame_shape"]),
-            self.model.config["z_dim"],
-            device,
-        )
+            raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
+        self.networks = (Direct if content["kind"] == "VCAE" else ByFeatures)(content, path, device)
+        self.frame_shape, self.z_dim, self.device = self.networks.frame_shape, content["config"]["z_dim"], device
 
     @torch.no_grad()
     def encode(self, frames, batch_size=256):
         """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8."""
-        parts = [self.model.encode(unit_scale(part.to(self.device))) for part in frames.split(batch_size)]
+        parts = [self.networks.encode(part.to(self.device)) for part in frames.split(batch_size)]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     @torch.no_grad()
     def decode(self, z, batch_size=256):
         """Frames (..., channels, height, width) in [0, 1] for latents (..., z_dim)."""
-        parts = [self.model.decode(part) for part in z.reshape(-1, self.z_dim).split(batch_size)]
+        parts = [self.networks.decode(part).clamp(0, 1) for part in z.reshape(-1, self.z_dim).split(batch_size)]
         return torch.cat(parts).reshape(*z.shape[:-1], *self.frame_shape)
+
+
+def load_parent(content, path, role, kind):
+    """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was trained anew."""
+    parent = content["parents"][role]
+    place = os.path.normpath(Path(path).parent / parent["path"])
+    loaded = checkpoint.load(place, kind)
+    if checkpoint.identity(loaded) != parent["id"]:
+        raise UserError(f"{place} is not what {path} was built on: train that again on it")
+    return loaded

@@ -97,8 +97,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     if args.resume:
         last = checkpoint.load(run / "last.pt", type(model))
         take_weights(model, last, run / "last.pt", resume=True)
-        if last["parents"].get("codec", {}).get("id") != parents.get("codec", {}).get("id"):
-            raise cli.UserError(f"{run} was begun on latents of another codec: name another --save_to and begin anew")
+        for role, parent in parents.items():
+            if last["parents"].get(role, {}).get("id") != parent.get("id"):
+                raise cli.UserError(f"{run} was begun with another {role}: name another --save_to and begin anew")
         optimizer.load_state_dict(last["optimizer"])
         history = last["history"]
     if args.compile:

@@ -7,8 +7,48 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class VCAE(nn.Module):
-    """The convolutional VAE of frames.
+class VariationalAutoencoder(nn.Module):
+    """What the VAEs of frames and of features share: a diagonal Gaussian posterior, and the bound on the likelihood.
+
+    Subclasses give `encoder` (x to hidden units), `mu` and `log_sigma` (hidden units to latents), `decoder` (latents to
+    an output) and `mean` (an output to the mean of x); L, binary, beta as there.
+    """
+
+    def encode(self, x):
+        """Posterior mean and log-sigma, each (n, z_dim), of a batch x."""
+        hidden = self.encoder(x)
+        return self.mu(hidden), self.log_sigma(hidden)
+
+    def decode(self, z):
+        """The mean of x for latents (n, z_dim)."""
+        return self.mean(self.decoder(z).float())
+
+    def forward(self, x):
+        """The negative evidence lower bound in nats an example, its two parts, and the squared error summed over x.
+
+        A latent is drawn from the posterior L times in training; in evaluation it is the posterior mean.
+        """
+        mu, log_sigma = (t.float() for t in self.encode(x))
+        samples = self.L if self.training else 1
+        nll = squared_error = 0
+        for _ in range(samples):
+            z = mu + torch.randn_like(mu) * torch.exp(log_sigma) if self.training else mu
+            output = self.decoder(z).float()
+            nll = nll + self.nll(output, x) / samples
+            squared_error = squared_error + F.mse_loss(self.mean(output.detach()), x, reduction="sum") / samples
+        kl = kl_to_standard_normal(mu, log_sigma)
+        n = len(x)
+        return {"loss": (nll + self.beta * kl) / n, "nll": nll / n, "kl": kl / n, "squared_error": squared_error / n}
+
+    def nll(self, output, x):
+        """-log p(x | output) in nats, summed over the batch."""
+        if self.binary:
+            return F.binary_cross_entropy_with_logits(output, x, reduction="sum")
+        return gaussian_nll(self.mean(output), floor_log_sigma(output.chunk(2, dim=1)[1]), x)
+
+
+class VCAE(VariationalAutoencoder):
+    """The convolutional VAE of frames in [0, 1].
 
     arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep": four strided
     convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16 inside).
@@ -33,39 +73,51 @@ class VCAE(nn.Module):
         else:
             self.to(memory_format=torch.channels_last)
 
-    def encode(self, frames):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) in [0, 1]."""
-        hidden = self.encoder(frames)
-        return self.mu(hidden), self.log_sigma(hidden)
-
-    def decode(self, z):
-        """The mean frames (n, channels, height, width) in [0, 1] for latents (n, z_dim)."""
-        return self.mean(self.decoder(z).float()).clamp(0, 1)
-
-    def forward(self, frames):
-        """The negative evidence lower bound in nats a frame, its two parts, and the squared error summed over pixels.
-
-        A latent is drawn from the posterior L times in training; in evaluation it is the posterior mean.
-        """
-        mu, log_sigma = (t.float() for t in self.encode(frames))
-        samples = self.L if self.training else 1
-        nll = squared_error = 0
-        for _ in range(samples):
-            z = mu + torch.randn_like(mu) * torch.exp(log_sigma) if self.training else mu
-            output = self.decoder(z).float()
-            nll = nll + self.nll(output, frames) / samples
-            squared_error = squared_error + F.mse_loss(self.mean(output.detach()), frames, reduction="sum") / samples
-        kl = kl_to_standard_normal(mu, log_sigma)
-        n = len(frames)
-        return {"loss": (nll + self.beta * kl) / n, "nll": nll / n, "kl": kl / n, "squared_error": squared_error / n}
-
-    def nll(self, output, frames):
-        if self.binary:
-            return F.binary_cross_entropy_with_logits(output, frames, reduction="sum")
-        return gaussian_nll(self.mean(output), floor_log_sigma(output.chunk(2, dim=1)[1]), frames)
-
     def mean(self, output):
         return torch.sigmoid(output) if self.binary else torch.tanh(output.chunk(2, dim=1)[0])
+
+
+class VAE(VariationalAutoencoder):
+    """The VAE of a CAE's features: dense layers, softplus, Gaussian features with a learned deviation.
+
+    feature_shape: (maps, height, width). The features are normalised by each map's mean and standard deviation, which
+    the model stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach features
+    beyond it. z_dim, n_hid, L, beta: as of `VCAE`.
+    """
+
+    def __init__(self, feature_shape, z_dim=256, n_hid=1500, L=2, bounded=False, beta=1.0):
+        super().__init__()
+        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config["feature_shape"] = list(feature_shape)
+        self.L, self.binary, self.bounded, self.beta = L, False, bounded, beta
+        maps, height, width = feature_shape
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus())
+        self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
+        self.decoder = nn.Sequential(
+            nn.Linear(z_dim, n_hid),
+            nn.Softplus(),
+            nn.Linear(n_hid, 2 * math.prod(feature_shape)),
+            nn.Unflatten(1, (2 * maps, height, width)),
+        )
+        self.apply(glorot)
+        self.register_buffer("feature_mean", torch.zeros(maps, 1, 1))
+        self.register_buffer("feature_std", torch.ones(maps, 1, 1))
+
+    def normalise_by(self, features):
+        """Store the mean and standard deviation of each map of example features (n, maps, height, width)."""
+        self.feature_mean.copy_(features.mean((0, 2, 3)).view(-1, 1, 1))
+        self.feature_std.copy_(features.std((0, 2, 3)).clamp_min(1e-6).view(-1, 1, 1))
+
+    def normalised(self, features):
+        return (features - self.feature_mean) / self.feature_std
+
+    def features(self, z):
+        """The mean features (n, maps, height, width), in their own units, for latents (n, z_dim)."""
+        return self.decode(z) * self.feature_std + self.feature_mean
+
+    def mean(self, output):
+        mean = output.chunk(2, dim=1)[0]
+        return torch.tanh(mean) if self.bounded else mean
 
 
 def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):

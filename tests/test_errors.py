@@ -113,7 +113,7 @@ CASES = [
     (SAMPLE, "--model @text", "text cannot be read"),
     (SAMPLE, "--model @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
     (SAMPLE, "--model @lstm/best.pt --prime 9", "--prime"),
-    (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames (1, 32, 32)"),
+    (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames 32 x 32, smaller than 64 x 64"),
     (SAMPLE, "--model @lstm/best.pt --n 0", "--n"),
 ]
 DEFAULTS = {
@@ -160,7 +160,7 @@ def test_a_run_is_not_resumed_on_latents_of_another_codec(place, capsys):
     with h5py.File(place / "vcae" / "latents.hdf5", "r+") as file:
         file.attrs["codec_id"] = "another"
     flags = "--save_to @lstm --resume --data_file @vcae/latents.hdf5 --num_epochs 5"
-    assert "latents of another codec" in fails(LSTM, flags, place, capsys)
+    assert "begun with another codec" in fails(LSTM, flags, place, capsys)
 
 
 @pytest.mark.parametrize("text", ["--flag", "--flag true", "--flag True", "--no-flag false"])

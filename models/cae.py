@@ -1,0 +1,203 @@
+"""The movie's feature extractor: a convolutional autoencoder described by a spec string, and the deconvoluter.
+
+A spec is layers separated by commas, numbered from 1, dropout and pooling included:
+    d-P   dropout with probability P            p-K   max-pooling over K x K
+    F-K   valid convolution, F filters K x K    N     dense layer of N units
+In "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512", "conv7" is the seventh layer, a convolution.
+"""
+
+import math
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cli import UserError
+from models.vae import glorot
+
+PATTERNS = {
+    "dropout": re.compile(r"d-(0|0?\.\d+)"),
+    "pool": re.compile(r"p-([1-9]\d*)"),
+    "conv": re.compile(r"([1-9]\d*)-([1-9]\d*)"),
+    "dense": re.compile(r"([1-9]\d*)"),
+}
+
+
+def parse_spec(specstr):
+    """The layers of a spec string: [(name such as "conv7", kind, numbers)].
+
+    Raises UserError, naming the position of the fault, if a layer is none of the four kinds or follows a dense one
+    without being dense or dropout.
+    """
+    layers, position, dense = [], 1, False
+    for number, word in enumerate(specstr.split(","), 1):
+        at = f"--specstr has {word!r} at character {position}"
+        matches = [(kind, match) for kind, pattern in PATTERNS.items() if (match := pattern.fullmatch(word))]
+        if not matches:
+            raise UserError(f"{at}: a layer is d-P (dropout), p-K (pooling), F-K (convolution) or N (dense)")
+        ((kind, match),) = matches
+        if dense and kind in ("pool", "conv"):
+            raise UserError(f"{at}: only dropout and dense layers may follow a dense one")
+        dense = dense or kind == "dense"
+        layers.append((f"{kind}{number}", kind, [float(n) if kind == "dropout" else int(n) for n in match.groups()]))
+        position += len(word) + 1
+    return layers
+
+
+class TiedConvolution(nn.Module):
+    """A valid convolution and its transpose with the same weight; either is followed by a bias of its own and tanh."""
+
+    def __init__(self, shape, filters, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(filters, shape[0], size, size))
+        self.bias, self.inverse_bias = nn.Parameter(torch.zeros(filters)), nn.Parameter(torch.zeros(shape[0]))
+        nn.init.xavier_uniform_(self.weight)
+        self.shape_out = (filters, shape[1] - size + 1, shape[2] - size + 1)
+
+    def bare(self, x):
+        """The convolution before its bias and tanh: what later stages take as features."""
+        return F.conv2d(x, self.weight)
+
+    def forward(self, x):
+        return torch.tanh(self.bare(x) + self.bias[:, None, None])
+
+    def inverse(self, y, *_):
+        return torch.tanh(F.conv_transpose2d(y, self.weight, self.inverse_bias))
+
+
+class TiedDense(nn.Module):
+    """A dense layer and its transpose with the same weight; biases (back: one a channel) and tanh as above."""
+
+    def __init__(self, shape, units):
+        super().__init__()
+        self.shape_in, self.shape_out = shape, (units,)
+        self.weight = nn.Parameter(torch.empty(units, math.prod(shape)))
+        self.bias, self.inverse_bias = nn.Parameter(torch.zeros(units)), nn.Parameter(torch.zeros(shape[0]))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x):
+        return torch.tanh(F.linear(x.flatten(1), self.weight, self.bias))
+
+    def inverse(self, y, *_):
+        y = F.linear(y, self.weight.t()).unflatten(1, self.shape_in)
+        return torch.tanh(y + self.inverse_bias.view(-1, *[1] * (len(self.shape_in) - 1)))
+
+
+class Pool(nn.Module):
+    """Max-pooling; back, a value goes to every position that held the maximum (`unpool`), or to all of its window."""
+
+    def __init__(self, shape, size, unpool):
+        super().__init__()
+        self.size, self.unpool = size, unpool
+        self.shape_out = (shape[0], shape[1] // size, shape[2] // size)
+
+    def forward(self, x):
+        return F.max_pool2d(x, self.size)
+
+    def inverse(self, y, x, pooled):
+        """Spread y over the windows that x was pooled from, to `pooled`; pixels in no window get nothing."""
+        spread = F.interpolate(y, scale_factor=self.size)
+        height, width = spread.shape[2:]
+        if self.unpool:
+            spread = spread * (F.interpolate(pooled, scale_factor=self.size) == x[..., :height, :width])
+        return F.pad(spread, (0, x.shape[3] - width, 0, x.shape[2] - height))
+
+
+class Dropout(nn.Dropout):
+    """Dropout on the way in; nothing on the way back."""
+
+    def __init__(self, shape, p):
+        super().__init__(p)
+        self.shape_out = shape
+
+    def inverse(self, y, *_):
+        return y
+
+
+class CAE(nn.Module):
+    """A convolutional autoencoder of square crops with tied weights, trained on the mean squared error.
+
+    specstr: its layers, see above; channels, side: of a crop; pxsh: subtracted from pixels in [0, 1], so that tanh can
+    reach them; unpool: see `Pool`.
+    """
+
+    def __init__(self, specstr, channels=3, side=64, pxsh=0.5, unpool=True):
+        super().__init__()
+        self.config = {"specstr": specstr, "channels": channels, "side": side, "pxsh": pxsh, "unpool": unpool}
+        self.pxsh, self.layers, shape = pxsh, nn.ModuleDict(), (channels, side, side)
+        for name, kind, numbers in parse_spec(specstr):
+            make = {"dropout": Dropout, "pool": Pool, "conv": TiedConvolution, "dense": TiedDense}[kind]
+            self.layers[name] = make(shape, *numbers, *([unpool] if kind == "pool" else []))
+            shape = self.layers[name].shape_out
+            if min(shape) < 1:
+                raise UserError(f"--specstr: nothing is left of a {side} x {side} crop after {name}; make it shorter")
+
+    def shifted(self, frames):
+        """Frames uint8 as float32 in [-pxsh, 1 - pxsh]."""
+        return frames.float() / 255 - self.pxsh
+
+    def features(self, x, split_layer):
+        """The bare output of the convolution `split_layer` for shifted frames x, without its bias and tanh."""
+        for name, layer in self.layers.items():
+            if name == split_layer:
+                return layer.bare(x)
+            x = layer(x)
+        raise ValueError(f"no layer {split_layer}")
+
+    def reconstruct(self, x):
+        """Shifted frames (n, channels, side, side), encoded and decoded."""
+        activations = [x]
+        for layer in self.layers.values():
+            activations.append(layer(activations[-1]))
+        y = activations.pop()
+        pooled = y
+        for layer in reversed(self.layers.values()):
+            y = layer.inverse(y, activations[-1], pooled)
+            pooled = activations.pop()
+        return y
+
+    def forward(self, x):
+        """The mean squared error of the reconstruction of shifted frames."""
+        return {"loss": F.mse_loss(self.reconstruct(x), x)}
+
+
+class Deconvoluter(nn.Module):
+    """Paints the image from the features of a CAE's layer `split_layer`: its spec reversed, with weights of its own.
+
+    Dropout, nearest upsampling for pools, full convolutions with tanh, dense layers left out; then a 3x3 convolution
+    with tanh to the image. Trained on the mean squared error.
+    """
+
+    def __init__(self, specstr, split_layer, channels=3, pxsh=0.5):
+        super().__init__()
+        self.config = {"specstr": specstr, "split_layer": split_layer, "channels": channels, "pxsh": pxsh}
+        self.pxsh = pxsh
+        layers = parse_spec(specstr)
+        names = [name for name, _, _ in layers]
+        if split_layer not in names or not split_layer.startswith("conv"):
+            convolutions = ", ".join(name for name in names if name.startswith("conv")) or "none"
+            raise UserError(f"--split_layer {split_layer} is no convolution of {specstr}: there are {convolutions}")
+        end = names.index(split_layer) + 1
+        if names[end : end + 1] == [f"dropout{end + 1}"]:
+            end += 1
+        painter, maps = [], layers[names.index(split_layer)][2][0]
+        for _, kind, numbers in reversed(layers[:end]):
+            if kind == "dropout":
+                painter.append(nn.Dropout(*numbers))
+            elif kind == "pool":
+                painter.append(nn.Upsample(scale_factor=numbers[0]))
+            else:
+                filters, size = numbers
+                painter += [nn.Conv2d(maps, filters, size, padding=size - 1), nn.Tanh()]
+                maps = filters
+        self.painter = nn.Sequential(*painter, nn.Conv2d(maps, channels, 3, padding=1), nn.Tanh())
+        self.apply(glorot)
+
+    def paint(self, features):
+        """Shifted frames (n, channels, side, side) for features of the split layer."""
+        return self.painter(features)
+
+    def forward(self, features, frames):
+        """The mean squared error between what is painted from the features and the shifted frames."""
+        return {"loss": F.mse_loss(self.paint(features), frames)}
