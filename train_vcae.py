@@ -53,7 +53,7 @@ def main(args):
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     write_latents(run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, about, args.resume)
 
-    shown = test.__getitems__(np.linspace(0, len(test) - 1, min(len(test), 2000)).astype(int))
+    shown = test.evenly_spaced(2000)
     again = codec.decode(codec.encode(shown)[0]).cpu()
     error = (again - unit_scale(shown)).square().sum((1, 2, 3)).mean()
     (run / "pictures").mkdir(exist_ok=True)

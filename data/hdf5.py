@@ -197,6 +197,10 @@ class Frames(Videos, Dataset):
             frames = np.stack(frames)
         return torch.from_numpy(frames)
 
+    def evenly_spaced(self, count):
+        """At most `count` frames, evenly spaced over the split, as a batch."""
+        return self.__getitems__(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
+
     def video(self, v):
         """Video v, (frames, channels, height, width) uint8."""
         return self.__getitems__(range(self.starts[v], self.starts[v + 1]))

@@ -50,6 +50,18 @@ class ByFeatures:
     def decode(self, z):
         return self.deconv.paint(self.vae.features(z)) + self.deconv.pxsh
 
+    @torch.no_grad()
+    def stages(self, frames):
+        """What is left of frames (n, channels, side, side) uint8 after each network: {name: frames in [0, 1]}."""
+        shifted = self.cae.shifted(frames)
+        features = self.cae.features(shifted, self.split_layer)
+        made = {
+            "reconstruction by the CAE": self.cae.reconstruct(shifted) + self.cae.pxsh,
+            "painted from the true features": self.deconv.paint(features) + self.deconv.pxsh,
+            "through the latents and back": self.decode(self.encode(frames)[0]),
+        }
+        return {name: painted.clamp(0, 1) for name, painted in made.items()}
+
 
 class Codec:
     """The trained autoencoder of a checkpoint, ready to encode and decode.

@@ -1,0 +1,125 @@
+"""The movie's stages in order, in-process, on tiny data; what is larger than the codec's square is cropped."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import run
+
+import sample_video
+import train_cae
+import train_deconv
+import train_lstm
+import train_vae_on_convs
+from cli import UserError
+from data import hdf5
+from data.hdf5 import Frames
+from models.codec import Codec
+
+SPEC = "d-0.1,4-5,p-2,d-0.1,6-3,d-0.1,6-3,d-0.1,12"
+ABOUT = {"source": "made up", "frame_rate": 24.0, "frame_skip": 3}
+
+
+def write_movie(path, height=20, width=30, lengths=(20, 14, 25)):
+    """A colour movie of moving gradients, its shots of different lengths."""
+    rng = np.random.default_rng(0)
+    with hdf5.create(path, "frames", ABOUT) as file:
+        for split in hdf5.SPLITS:
+            n = sum(lengths)
+            ramp = np.arange(n)[:, None, None, None] * 5 + np.arange(width) * 4 + np.arange(height)[:, None] * 3
+            file[f"{split}/frames"] = ((ramp + rng.integers(0, 256, (1, 3, 1, 1))) % 256).astype(np.uint8)
+            file[f"{split}/starts"] = np.cumsum([0, *lengths])
+    return path
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory):
+    """A folder in which every stage of the movie's chain has run."""
+    root = tmp_path_factory.mktemp("movie")
+    write_movie(root / "movie.hdf5")
+    small = ["--num_epochs", 2, "--device", "cpu", "--batch_size", 16]
+    run(train_cae, "--data_file", root / "movie.hdf5", "--save_to", root / "cae", "--specstr", SPEC, *small)
+    run(train_deconv, "--cae", root / "cae/best.pt", "--save_to", root / "deconv", *small)
+    parents = ["--cae", root / "cae/best.pt", "--deconv", root / "deconv/best.pt"]
+    run(train_vae_on_convs, *parents, "--save_to", root / "vae", "--z_dim", 5, "--n_hid", 9, "--crops", 3, *small)
+    lstm = ["--seq_length", 4, "--lstm_n_hid", 6]
+    run(train_lstm, "--data_file", root / "vae/latents.hdf5", "--save_to", root / "lstm", *lstm, *small)
+    return root
+
+
+def test_the_chain_runs_to_pictures(movie, tmp_path):
+    run(
+        sample_video,
+        "--model",
+        movie / "lstm/best.pt",
+        "--dest",
+        tmp_path,
+        "--prime",
+        3,
+        "--predict",
+        2,
+        "--device",
+        "cpu",
+    )
+    assert len(list(tmp_path.glob("*.gif"))) == 3
+    for name in ("cae", "deconv", "vae"):
+        assert (movie / name / "pictures" / "reconstructions.png").stat().st_size > 0
+
+
+def test_latents_hold_every_crop(movie):
+    codec, device = Codec(movie / "vae/best.pt", torch.device("cpu")), None
+    assert device is None
+    frames = Frames(movie / "movie.hdf5", "test")
+    with h5py.File(movie / "vae/latents.hdf5") as file:
+        latents = torch.from_numpy(file["test/latents"][:])
+        assert latents.shape == (3, 59, 2, 5)
+        assert np.array_equal(file["test/starts"], frames.starts)
+        assert file.attrs["frame_skip"] == 3
+    for crop, left in enumerate((0, 5, 10)):  # a 20-pixel square in a 30-pixel frame
+        mean, log_sigma = codec.encode(frames.__getitems__(range(59))[..., left : left + 20])
+        torch.testing.assert_close(latents[crop, :, 0], mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(latents[crop, :, 1], log_sigma, rtol=1e-4, atol=1e-5)
+
+
+def test_decoding_has_no_dropout(movie):
+    """Fault 4 of the original."""
+    codec = Codec(movie / "vae/best.pt", torch.device("cpu"))
+    z = torch.randn(4, 5)
+    assert torch.equal(codec.decode(z), codec.decode(z))
+
+
+def test_crops_reach_every_offset_alike(tmp_path):
+    """Fault 14 of the original: never the last one. Each frame has an offset of its own, anew in each epoch."""
+    path = write_movie(tmp_path / "m.hdf5", width=23)
+    whole, crops = Frames(path, "train"), Frames(path, "train", crop=(20, 20), seed=0)
+    counts, before = np.zeros(4, int), None
+    for epoch in range(40):
+        crops.set_epoch(epoch)
+        assert before is None or not np.array_equal(before, crops.corners)
+        before = crops.corners
+        for i, frame in enumerate(crops.__getitems__(list(range(len(crops))))):
+            y, x = crops.corners[i]
+            assert y == 0
+            assert torch.equal(frame, whole.__getitems__([i])[0][:, :, x : x + 20])
+            counts[x] += 1
+    assert counts.min() > 0.85 * counts.mean()
+    centre = Frames(path, "train", crop=(20, 19))
+    assert torch.equal(centre.__getitems__([3])[0], whole.__getitems__([3])[0][:, :, 2:21])
+
+
+def test_parents_that_do_not_belong_together_are_refused(movie, tmp_path):
+    data = ["--data_file", movie / "movie.hdf5", "--specstr", SPEC, "--num_epochs", 1, "--device", "cpu"]
+    run(train_cae, *data, "--save_to", tmp_path / "cae", "--seed", 1)
+    with pytest.raises(UserError, match="another CAE"):
+        run(
+            train_vae_on_convs,
+            "--cae",
+            tmp_path / "cae/best.pt",
+            "--deconv",
+            movie / "deconv/best.pt",
+            "--save_to",
+            tmp_path / "v",
+        )
+    with pytest.raises(UserError, match="there are conv2, conv5, conv7"):
+        run(train_deconv, "--cae", movie / "cae/best.pt", "--split_layer", "pool3", "--save_to", tmp_path / "d")
+    assert not (tmp_path / "v").exists()

@@ -1,0 +1,61 @@
+"""Train the deconvoluter, which paints frames from the features of a trained CAE."""
+
+import os
+from pathlib import Path
+
+import torch
+
+import cli
+from data.hdf5 import Frames
+from data.pictures import save_sheet
+from models import checkpoint, training
+from models.cae import CAE, Deconvoluter
+
+
+def flags():
+    parser = training.Parser(
+        __doc__, Deconvoluter, save_to="runs/deconv", batch_size=128, num_epochs=10, lr=3e-3, schedule="constant"
+    )
+    parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
+    parser.add_argument("--split_layer", default="conv7", help="the CAE's convolution whose output are the features")
+    return parser
+
+
+def main(args):
+    content = checkpoint.load(args.cae, CAE)
+    config, parents = content["config"], content["parents"]
+    data_file = os.path.normpath(Path(args.cae).parent / parents["frames"]["path"])
+    crop = (config["side"], config["side"])
+    train = Frames(data_file, "train", crop, args.seed)
+    valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
+    device, run = training.start(args), Path(args.save_to)
+
+    cae = checkpoint.build(content, CAE).to(device)
+    model = Deconvoluter(config["specstr"], args.split_layer, config["channels"], config["pxsh"])
+
+    painted = model.paint(
+        cae.features(torch.zeros(1, config["channels"], *crop, device=device), args.split_layer).cpu()
+    )
+    if painted.shape[2:] != crop:
+        raise cli.UserError(
+            f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not {crop}; pools must divide"
+        )
+
+    def prepare(frames):
+        shifted = cae.shifted(frames)
+        return cae.features(shifted, args.split_layer), shifted
+
+    parents = {"cae": checkpoint.parent(args.cae, content, run)}
+    training.fit(model, train, valid, args, device, parents, prepare)
+
+    model = checkpoint.build(checkpoint.load(run / "best.pt", Deconvoluter), Deconvoluter).to(device)
+    shown = test.evenly_spaced(12).to(device)
+    with torch.no_grad():
+        again = model.paint(prepare(shown)[0]) + model.pxsh
+    (run / "pictures").mkdir(exist_ok=True)
+    rows = {"test frames": shown.cpu(), "painted from their features": again.cpu()}
+    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())

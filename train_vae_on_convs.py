@@ -1,0 +1,74 @@
+"""Train the VAE of a CAE's features; leave its checkpoint, pictures of the whole chain, the latents of all frames."""
+
+import os
+from pathlib import Path
+
+import torch
+
+import cli
+from data.hdf5 import Frames, write_latents
+from data.pictures import save_sheet
+from models import checkpoint, training
+from models.cae import CAE, Deconvoluter
+from models.codec import Codec, unit_scale
+from models.vae import VAE
+
+
+def flags():
+    parser = training.Parser(
+        __doc__, VAE, save_to="runs/vae_on_convs", batch_size=128, num_epochs=10, lr=1e-5, schedule="constant"
+    )
+    parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
+    parser.add_argument("--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE")
+    parser.add_argument("--z_dim", type=cli.whole(1), default=256, help="numbers a latent")
+    parser.add_argument("--n_hid", type=cli.whole(1), default=1500, help="dense hidden units")
+    parser.add_argument("--L", type=cli.whole(1), default=2, help="posterior samples a frame")
+    parser.add_argument("--beta", type=cli.real(0), default=1.0, help="weight of the KL term")
+    parser.add_argument("--bounded", action=cli.Switch, default=False, help="2016: features as they are, means in tanh")
+    parser.add_argument("--crops", type=cli.whole(1), default=4, help="square crops of each frame in the latents")
+    return parser
+
+
+def main(args):
+    cae_content, deconv_content = checkpoint.load(args.cae, CAE), checkpoint.load(args.deconv, Deconvoluter)
+    if deconv_content["parents"]["cae"]["id"] != checkpoint.identity(cae_content):
+        raise cli.UserError(f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this one")
+    data_file = os.path.normpath(Path(args.cae).parent / cae_content["parents"]["frames"]["path"])
+    crop = (cae_content["config"]["side"],) * 2
+    train = Frames(data_file, "train", crop, args.seed)
+    valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
+    device, run = training.start(args), Path(args.save_to)
+
+    cae, split_layer = checkpoint.build(cae_content, CAE).to(device), deconv_content["config"]["split_layer"]
+    with torch.no_grad():
+        features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
+    model = VAE(features.shape[1:], args.z_dim, args.n_hid, args.L, args.bounded, args.beta).to(device)
+    if not args.bounded:
+        model.normalise_by(features)
+    parents = {
+        "cae": checkpoint.parent(args.cae, cae_content, run),
+        "deconv": checkpoint.parent(args.deconv, deconv_content, run),
+    }
+
+    def prepare(frames):
+        return (model.normalised(cae.features(cae.shifted(frames), split_layer)),)
+
+    training.fit(model, train, valid, args, device, parents, prepare)
+
+    codec = Codec(run / "best.pt", device)
+    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": os.path.relpath(data_file, run)}
+    about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
+    write_latents(run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume)
+
+    shown = test.evenly_spaced(200)
+    frames, rows = unit_scale(shown), {"test frames": shown[::20]}
+    for name, again in codec.networks.stages(shown.to(device)).items():
+        psnr = -10 * (again.cpu() - frames).square().mean((1, 2, 3)).log10().mean()
+        rows[f"{name}: PSNR {psnr:.1f} dB"] = again.cpu()[::20]
+        print(f"{name}: PSNR {psnr:.1f} dB (test split)")
+    (run / "pictures").mkdir(exist_ok=True)
+    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())
