@@ -25,7 +25,7 @@ echo "2/4 the autoencoder: frames to 32 latents and back"
 echo "3/4 the LSTM: the next latent, first from true latents, then from its own"
 lstm_flags=(--data_file $vcae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)
 train train_lstm.py ${lstm}_teacher "${lstm_flags[@]}" --lr 2e-3 --num_epochs 40
-train train_lstm.py $lstm "${lstm_flags[@]}" --lr 1e-3 --num_epochs 40 --seq_length 20 --rollout 10 \
+train train_lstm.py $lstm "${lstm_flags[@]}" --lr 1e-3 --num_epochs 20 --seq_length 20 --rollout 10 \
     --init_from ${lstm}_teacher/best.pt
 echo "4/4 held-out videos and their prediction"
 $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures

@@ -43,7 +43,7 @@ def main(args):
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
     device, run = training.start(args), Path(args.save_to)
-    print(f"{args.data_file}: windows from {len(train)} train videos, {train.left_out} too short are left out")
+    print(f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one")
 
     model = LatentLSTM(
         train.shape[-1],

@@ -207,19 +207,20 @@ class Frames(Videos, Dataset):
 
 
 class Windows(Videos, Dataset):
-    """Windows of latents for training: item v is one window of video v, so that none runs over a cut.
+    """Windows of latents for training: each lies in one video, so that none runs over a cut.
 
-    length: frames a window; skip: take every skip-th frame. The window's start (and crop) is drawn anew for each
-    epoch from (seed, epoch), whatever the order in which items are asked for. Videos too short for one window are
-    left out (`left_out` counts them). Raises UserError if all are.
+    length: frames a window; skip: take every skip-th frame. An epoch has as many windows of a video as fit into it side
+    by side; their starts (and crops) are drawn anew for each epoch from (seed, epoch), whatever the order in which
+    items are asked for. Videos too short for one window are left out (`left_out` counts them). Raises UserError if
+    all are.
     """
 
     def __init__(self, path, split, length, skip, seed):
         super().__init__(path, split, "latents")
         span = (length - 1) * skip + 1
         lengths = np.diff(self.starts)
-        self.videos = np.flatnonzero(lengths >= span)
-        self.left_out = len(lengths) - len(self.videos)
+        self.videos = np.repeat(np.arange(len(lengths)), lengths // span)
+        self.left_out = (lengths < span).sum()
         if not len(self.videos):
             raise UserError(
                 f"{path}: the longest {split} video has {lengths.max()} frames, a window of --seq_length {length} "

@@ -34,6 +34,7 @@ def test_windows_never_cross_a_video(latents, skip):
     """Fault 2 of the original: every window held a cut."""
     windows = Windows(latents, "train", 3, skip, seed=0)
     assert windows.left_out == (0 if skip == 1 else 1)
+    assert np.bincount(windows.videos).tolist() == ([1, 3, 1, 2] if skip == 1 else [1, 1, 0, 1])
     seen = set()
     for epoch in range(60):
         windows.set_epoch(epoch)
