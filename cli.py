@@ -71,6 +71,14 @@ def real(low, high=float("inf"), above=False):
     return parse
 
 
+def shares(text):
+    """An argparse type: three shares such as 80/10/10."""
+    parts = text.split("/")
+    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or not any(map(int, parts)):
+        raise argparse.ArgumentTypeError(f"takes three shares such as 80/10/10, not {text!r}")
+    return text
+
+
 def run(main, parser, argv=None):
     """Parse the command line and call `main(args)`; what the user can mend ends in one line and exit code 2."""
     try:

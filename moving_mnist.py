@@ -1,6 +1,5 @@
 """Make videos of bouncing MNIST digits, with labels and true positions, in three splits that share no digit."""
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +12,6 @@ WRITERS = {
     "jpg": partial(export.write_pictures, suffix="jpg"),
     "png": partial(export.write_pictures, suffix="png"),
 }
-
-
-def shares(text):
-    """An argparse type: three shares such as 80/10/10."""
-    parts = text.split("/")
-    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or not any(map(int, parts)):
-        raise argparse.ArgumentTypeError(f"takes three shares such as 80/10/10, not {text!r}")
-    return text
 
 
 def flags():
@@ -42,7 +33,9 @@ def flags():
     parser.add_argument("--nums_per_image", type=cli.whole(1), default=2, help="digits a video")
     parser.add_argument("--seq_len", type=cli.whole(1), default=30, help="frames a video")
     parser.add_argument("--seqs", type=cli.whole(1), default=10000, help="videos in all")
-    parser.add_argument("--split", type=shares, default="80/10/10", help="shares of the train, valid and test videos")
+    parser.add_argument(
+        "--split", type=cli.shares, default="80/10/10", help="shares of the train, valid and test videos"
+    )
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="video i depends on the seed and i alone")
     return parser
 

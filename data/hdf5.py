@@ -20,7 +20,7 @@ from cli import UserError
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
-CHUNK = 32  # videos made at a time
+CHUNK = 16  # videos made at a time: what fits into a core's cache
 ABOUT = {
     "frames": {"source", "frame_rate", "frame_skip"},
     "latents": {"source", "frame_rate", "frame_skip", "codec", "codec_id", "data_file"},

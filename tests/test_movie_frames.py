@@ -1,0 +1,433 @@
+"""Films to frames, on tiny films made here: what is kept, at which rate, in which shots, and what is refused."""
+
+import itertools
+import struct
+import tracemalloc
+from fractions import Fraction
+
+import av
+import h5py
+import numpy as np
+import pytest
+from conftest import run
+from PIL import Image
+from test_errors import contents
+
+import cli
+import movie_frames
+from data import hdf5, movie
+
+RATE = 10
+RNG = np.random.default_rng(0)
+SCENES = RNG.integers(40, 256, (12, 6, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)  # 48 x 64 pixels, blocks of colour
+
+
+def film(path, pictures, times=None, codec="ffv1", pixels=None, rate=RATE, aspect=None):
+    """A film of `pictures` (height, width, colours); `times`: each one's milliseconds, if not at a constant rate."""
+    form = {1: "gray", 3: "rgb24", 4: "rgba"}[pictures[0].shape[2]]
+    options = (
+        {"movflags": "faststart"} if str(path).endswith("mp4") else {}
+    )  # the index first, for a part to be readable
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        height, width = pictures[0].shape[:2]
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels or "bgr0"
+        if codec == "libx264":
+            stream.options = {"qp": "0", "g": "5"}
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture[..., 0] if form == "gray" else picture, format=form)
+            frame.pts = i if times is None else times[i]
+            frame.time_base = Fraction(1, rate) if times is None else Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def still(value, height=48, width=64):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def make(tmp_path, *argv):
+    """Run the stage; the file's attributes and, of each split, frames and starts."""
+    dest = tmp_path / "out" / "movie.hdf5"
+    run(movie_frames, *argv, "--dest", dest, "--frame_size", 16, "--min_frames", 1)
+    assert [path.name for path in dest.parent.iterdir()] == ["movie.hdf5"]
+    with h5py.File(dest) as file:
+        assert all(file[split]["frames"].chunks is None for split in hdf5.SPLITS)
+        splits = {split: (file[split]["frames"][:], file[split]["starts"][:]) for split in hdf5.SPLITS}
+        return dict(file.attrs), splits
+
+
+ALL = ["--split", "100/0/0", "--no-detect_cuts"]
+
+
+def frames_of(tmp_path, *argv):
+    """All frames that the stage takes, (N, 3, height, width)."""
+    return make(tmp_path, *argv, *ALL)[1]["train"][0]
+
+
+def levels(frames):
+    """The grey level of each of a film's frames."""
+    return frames.mean((1, 2, 3)).round().astype(int)
+
+
+def test_the_file_is_what_the_next_stage_reads(tmp_path, capsys):
+    path = film(tmp_path / "a.mkv", [SCENES[i // 5] for i in range(30)])
+    about, splits = make(tmp_path, path, "--split", "60/20/20")
+    assert about["source"] == about["films"] == "a.mkv"
+    assert (about["frame_rate"], about["frame_skip"], about["detect_cuts"]) == (RATE, 3, True)
+    frames = hdf5.Frames(tmp_path / "out" / "movie.hdf5", "train")
+    assert frames.shape[1:] == (3, 16, 21)
+    assert isinstance(frames.array, np.memmap)
+    assert (
+        "20 train frames (shots: 4), 5 valid frames (shots: 1), 5 test frames (shots: 1), 21x16"
+        in capsys.readouterr().out
+    )
+    assert sum(len(rows) for rows, _ in splits.values()) == 30
+
+
+@pytest.mark.parametrize(("height", "width", "shape"), [(48, 64, (16, 21)), (64, 48, (21, 16)), (33, 47, (16, 23))])
+def test_short_edge_aspect_and_odd_sizes(tmp_path, height, width, shape):
+    path = film(tmp_path / "a.mkv", [still(200, height, width)] * 3)
+    frames = frames_of(tmp_path, path)
+    assert frames.shape == (3, 3, *shape)
+    assert abs(frames.astype(int) - 200).max() <= 1
+
+
+def test_pixels_are_averaged_not_picked(tmp_path):
+    checks = np.where(np.indices((96, 128)).sum(0) % 2, 255, 0).astype(np.uint8)
+    frames = frames_of(tmp_path, film(tmp_path / "a.mkv", [checks[..., None].repeat(3, 2)] * 2))
+    assert abs(frames.astype(int) - 127).max() <= 6
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "gray"])
+def test_other_pixels_become_rgb(tmp_path, pixels):
+    colour = (200, 200, 200) if pixels == "gray" else (220, 60, 30)
+    frames = frames_of(tmp_path, film(tmp_path / "a.mkv", [still(colour)] * 2, pixels=pixels))
+    assert abs(frames[0, :, 8, 10].astype(int) - colour).max() <= 3
+
+
+def test_alpha_is_flattened_on_black_and_sixteen_bits_are_scaled(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(np.full((32, 32, 4), (200, 100, 50, 128), np.uint8)).save(folder / "0.png")
+    Image.fromarray(np.full((32, 32, 4), (200, 100, 50, 0), np.uint8)).save(folder / "1.png")
+    Image.fromarray(np.full((32, 32), 128 * 257, np.uint16)).save(folder / "2.png")
+    Image.fromarray(np.full((32, 32), 77, np.uint8)).save(folder / "3.png")
+    frames = frames_of(tmp_path, folder).astype(int)
+    expected = [(100, 50, 25), (0, 0, 0), (128, 128, 128), (77, 77, 77)]
+    assert abs(frames[:, :, 8, 8] - expected).max() <= 1
+
+
+def test_pictures_come_in_natural_order_at_the_rate_given(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(1, 13):
+        Image.fromarray(still(20 * i)).save(folder / f"frame{i}.png")
+    (folder / "notes.txt").write_text("not a picture, and not named like one")
+    about, splits = make(tmp_path, folder, "--fps", 6, *ALL)
+    assert about["frame_rate"] == 6
+    assert levels(splits["train"][0]).tolist() == [20 * i for i in range(1, 13)]
+
+
+def test_rotation_is_honoured(tmp_path):
+    """A phone held upright stores turned pictures and says so, in films and in photographs."""
+    upright = still(30, 48, 64)
+    upright[:24, :32] = 220  # top left
+    turned = np.ascontiguousarray(np.rot90(upright))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(turned).save(folder / "turned.jpg", exif=exif(orientation=6), quality=95)
+    path = film(tmp_path / "turned.mp4", [turned] * 3, codec="libx264", pixels="yuv444p")
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 64 << 16, 0, 1 << 30)
+    path.write_bytes(content)
+    for source in (folder, path):
+        frames = frames_of(tmp_path, source)
+        assert frames.shape[1:] == (3, 16, 21)
+        assert frames[0, 0, 4, 5] > 200
+        assert max(frames[0, 0, 12, 5], frames[0, 0, 4, 16], frames[0, 0, 12, 16]) < 50
+        (tmp_path / "out" / "movie.hdf5").unlink()
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def test_wide_pixels_are_made_square(tmp_path):
+    """DVDs store 4:3 and 16:9 in the same pixels."""
+    path = film(tmp_path / "a.mp4", [still(9, 64, 64)] * 3, codec="libx264", pixels="yuv420p", aspect=Fraction(2, 1))
+    assert frames_of(tmp_path, path).shape == (3, 3, 16, 32)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("ffv1", "mkv"), ("libx264", "mp4"), ("libx264", "ts")])
+def test_every_frame_once_at_the_films_own_rate(tmp_path, codec, suffix):
+    pixels = None if codec == "ffv1" else "yuv444p"
+    path = film(tmp_path / f"a.{suffix}", [still(8 * i) for i in range(30)], codec=codec, pixels=pixels, rate=24)
+    about, splits = make(tmp_path, path, *ALL)
+    assert about["frame_rate"] == 24
+    assert abs(levels(splits["train"][0]) - 8 * np.arange(30)).max() <= 3
+
+
+def test_raw_streams_without_times(tmp_path):
+    path = film(tmp_path / "a.h264", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    assert abs(levels(frames_of(tmp_path, path)) - 8 * np.arange(30)).max() <= 3
+
+
+def test_times_out_of_order(tmp_path):
+    """AVI has no room for the times of frames stored out of order."""
+    path = film(tmp_path / "a.avi", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    got = levels(frames_of(tmp_path, path))
+    assert len(got) == 30
+    assert (np.diff(got[3:-3]) > 0).all()
+
+
+def test_times_that_start_over(tmp_path):
+    """A DVD's files, put end to end."""
+    parts = [
+        film(tmp_path / f"{i}.ts", [still(120 * i + 4 * j) for j in range(30)], codec="libx264", pixels="yuv444p")
+        for i in range(2)
+    ]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    about, splits = make(tmp_path, path, *ALL)
+    assert about["frame_rate"] == RATE
+    assert abs(levels(splits["train"][0]) - 4 * np.arange(60)).max() <= 3
+
+
+def test_colours_are_as_sharp_as_the_small_frame(tmp_path):
+    red_and_blue = np.array([[[255, 0, 0], [0, 0, 255]] * 8], np.uint8).repeat(64, 0).repeat(4, 1)
+    frames = frames_of(tmp_path, film(tmp_path / "a.mkv", [red_and_blue] * 2, pixels="yuv420p"))
+    assert abs(frames[0].transpose(1, 2, 0).astype(int) - red_and_blue[:16, ::4]).max() <= 6
+
+
+def test_a_lower_rate_takes_frames_by_time(tmp_path):
+    path = film(tmp_path / "a.mkv", [still(8 * i) for i in range(30)])
+    assert levels(frames_of(tmp_path, path, "--fps", 5)).tolist() == [16 * i + 8 for i in range(15)]
+
+
+def test_variable_rate_is_taken_at_a_constant_one(tmp_path):
+    """Ten frames in the first second, two in the next: each second gives as many."""
+    times = [*range(0, 1000, 100), 1000, 1500, 2000]
+    path = film(tmp_path / "a.mkv", [still(10 * (i + 1)) for i in range(13)], times)
+    about, splits = make(tmp_path, path, "--fps", 4, *ALL)
+    assert about["frame_rate"] == 4
+    assert levels(splits["train"][0]).tolist() == [20, 40, 70, 90, 110, 110, 120, 120, 130]
+
+
+def test_start_and_end_select_seconds(tmp_path):
+    path = film(tmp_path / "a.mp4", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    got = levels(frames_of(tmp_path, path, "--start", 1.2, "--end", 2))
+    assert abs(got - 8 * np.arange(12, 20)).max() <= 3
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_crop_bars(tmp_path, rows):
+    """Bars at the edges go, though some frames are black all over."""
+    picture = still(3, 64, 64)
+    picture[(slice(12, 52), slice(None)) if rows else (slice(None), slice(12, 52))] = 200
+    path = film(tmp_path / "a.mkv", [still(0, 64, 64), *[picture] * 30])
+    frames = frames_of(tmp_path, path, "--crop_bars")
+    assert frames.shape == (31, 3, 16, 26) if rows else (31, 3, 26, 16)
+    assert frames[1:].min() >= 199
+
+
+def test_a_black_film_is_not_cropped(tmp_path):
+    assert frames_of(tmp_path, film(tmp_path / "a.mkv", [still(0)] * 3), "--crop_bars").shape == (3, 3, 16, 21)
+
+
+def cuts_in(pictures):
+    frames = np.stack(pictures).transpose(0, 3, 1, 2)
+    differences = np.array([0, *(movie.difference(a, b) for a, b in zip(frames[1:], frames, strict=False))])
+    return movie.find_cuts(frames, differences)
+
+
+def shaking(scene, count):
+    """A scene with noise and a jerk in it."""
+    return [np.roll(scene, i % 2, 1) for i in range(count)]
+
+
+def test_cuts_are_found_where_they_are():
+    lengths = [9, 30, 6, 20]
+    pictures = [p for scene, n in zip(SCENES, lengths, strict=False) for p in shaking(scene, n)]
+    assert cuts_in(pictures) == [9, 39, 45]
+
+
+def test_no_cut_in_a_pan_a_flash_or_slow_frames():
+    wide = np.concatenate(list(SCENES), 1)
+    pan = [wide[:, 4 * i : 4 * i + 64] for i in range(60)]
+    assert movie.difference(pan[0], pan[1]) > movie.FLOOR  # fast enough to tell something
+    assert cuts_in(pan) == []
+    assert cuts_in([wide[:, 8 * (i // 2) :][:, :64] for i in range(60)]) == []  # drawn on twos
+    assert cuts_in([*[SCENES[0]] * 10, *[still(255)] * 3, *[SCENES[0]] * 10]) == []
+
+
+def test_a_film_gives_a_video_for_each_shot(tmp_path):
+    path = film(tmp_path / "a.mkv", [SCENES[i] for i, n in enumerate([8, 7, 12, 9]) for _ in range(n)])
+    _, splits = make(tmp_path, path, "--split", "1/1/1")
+    assert [starts.tolist() for _, starts in splits.values()] == [[0, 8, 15], [0, 12], [0, 9]]
+    for rows, starts in splits.values():
+        for a, b in itertools.pairwise(starts):
+            assert (rows[a:b] == rows[a]).all()
+
+
+@pytest.mark.parametrize("shares", [(80, 10, 10), (1, 1, 1), (0, 1, 1), (5, 0, 5), (1, 1, 0), (0, 0, 1)])
+def test_no_shot_is_in_two_splits(shares):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        cuts = sorted(rng.choice(np.arange(3, 400), rng.integers(2, 20), replace=False).tolist())
+        shots = [(a, b) for a, b in zip([0, *cuts], [*cuts, 400], strict=True) if b - a >= 5]
+        spans = movie.divide(400, cuts, shares, 10, 5)
+        if len(shots) >= 3:
+            assert [span for split in hdf5.SPLITS for span in spans[split]] == shots  # whole, once, in time order
+            assert [len(spans[split]) > 0 for split in hdf5.SPLITS] == [share > 0 for share in shares]
+
+
+def test_bounds_are_the_nearest_cuts():
+    spans = movie.divide(100, [10, 50, 78, 84, 91], (80, 10, 10), 10, 2)
+    assert spans == {"train": [(0, 10), (10, 50), (50, 78)], "valid": [(78, 84), (84, 91)], "test": [(91, 100)]}
+
+
+@pytest.mark.parametrize("flag", ["--detect_cuts", "--no-detect_cuts"])
+def test_a_film_without_cuts_is_split_by_time_with_a_second_left_out(tmp_path, flag):
+    path = film(tmp_path / "a.mkv", [still(2 * i) for i in range(100)])
+    _, splits = make(tmp_path, path, flag, "--split", "60/20/20")
+    times = {split: levels(rows) // 2 for split, (rows, _) in splits.items()}
+    assert times["train"][0] == 0
+    assert times["test"][-1] == 99
+    for before, after in [("train", "valid"), ("valid", "test")]:
+        assert times[after][0] - times[before][-1] == RATE + 1
+    assert [len(starts) for _, starts in splits.values()] == [2, 2, 2]
+
+
+def test_films_are_split_each_and_share_a_size_and_a_rate(tmp_path):
+    first = film(tmp_path / "a.mkv", [SCENES[i // 10] for i in range(30)])
+    second = film(tmp_path / "b.mkv", [SCENES[3 + i // 20] for i in range(60)], rate=20)
+    about, splits = make(tmp_path, first, second, "--split", "1/1/1")
+    assert (about["source"], about["frame_rate"]) == ("a.mkv,b.mkv", RATE)
+    for i, (rows, starts) in enumerate(splits.values()):
+        assert starts.tolist() == [0, 10, 20]
+        assert abs(rows[0].astype(int).mean() - SCENES[i].mean()) < 2
+        assert abs(rows[10].astype(int).mean() - SCENES[3 + i].mean()) < 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_what_decodes_of_a_truncated_film_is_kept(tmp_path, capsys, suffix):
+    noise = [RNG.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(60)]
+    whole = film(tmp_path / f"whole.{suffix}", noise, codec="libx264", pixels="yuv420p").read_bytes()
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    frames = frames_of(tmp_path, path)
+    assert 20 <= len(frames) <= 35
+    if suffix != "ts":  # a transport stream has no length to fall short of
+        assert (
+            f"cut.{suffix} is damaged or cut short: the {len(frames)} frames that decode are kept\n"
+            in capsys.readouterr().out
+        )
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    def peak(count):
+        path = film(
+            tmp_path / f"{count}.mkv", [still(i % 200) for i in range(count)], codec="libx264", pixels="yuv420p"
+        )
+        tracemalloc.start()
+        run(movie_frames, path, "--dest", tmp_path / f"{count}.hdf5", "--frame_size", 48)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(100)  # imports and caches
+    assert peak(900) < peak(300) + 1e6  # 600 frames are 5.5 MB
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Good films beside things that are none."""
+    film(tmp_path / "good.mkv", [SCENES[i // 10] for i in range(30)])
+    film(tmp_path / "wide.mkv", [still(9, 48, 96)] * 30)
+    film(tmp_path / "short.mkv", [still(9)] * 5)
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("not what you think " * 50)
+    (tmp_path / "text.txt").write_text("not what you think " * 50)
+    (tmp_path / "head.mkv").write_bytes((tmp_path / "good.mkv").read_bytes()[:600])
+    (tmp_path / "taken.hdf5").write_bytes(b"mine")
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        sound.rate = 8000
+        container.mux(stream.encode(sound))
+    for name in ("empty", "mixed", "fake"):
+        (tmp_path / name).mkdir()
+    for i, size in enumerate([(40, 40), (40, 60)]):
+        Image.new("RGB", size).save(tmp_path / "mixed" / f"{i}.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "fake" / "0.png")
+    (tmp_path / "fake" / "1.png").write_text("no picture")
+    return tmp_path
+
+
+CASES = [
+    ("@nothing.mp4", "nothing.mp4 is not there"),
+    ("@zero.mp4", "zero.mp4 cannot be read as a film"),
+    ("@text.mp4", "text.mp4 cannot be read as a film"),
+    ("@text.txt", "text.txt has no video stream"),
+    ("@sound.wav", "sound.wav has no video stream"),
+    ("@head.mkv", "head.mkv"),
+    ("@empty", "empty holds no pictures"),
+    ("@mixed", "mixed: the pictures change their shape"),
+    ("@fake", "1.png is no picture"),
+    ("@good.mkv @wide.mkv", "good.mkv is 85x64 and"),
+    ("@good.mkv @nothing.mp4", "nothing.mp4 is not there"),
+    ("@short.mkv", "short.mkv is too short: 5 frames with 0 cuts"),
+    ("@good.mkv --min_frames 11", "good.mkv is too short"),
+    ("@good.mkv --start 4", "--start 4 is past the end"),
+    ("@good.mkv --start 2 --end 1", "--end 1 is not after --start 2"),
+    ("@good.mkv --fps 24", "has 10 frames a second; give at most that"),
+    ("@good.mkv --fps 0", "--fps"),
+    ("@good.mkv --split 80/20", "--split"),
+    ("@good.mkv --frame_size 1", "--frame_size"),
+    ("@good.mkv --crop_bars maybe", "--crop_bars"),
+    ("@good.mkv --dest @taken.hdf5", "taken.hdf5 exists already"),
+    ("", "FILM"),
+]
+
+
+@pytest.mark.parametrize(("flags", "says"), CASES, ids=[flags or "nothing" for flags, _ in CASES])
+def test_one_line_and_nothing_left_behind(flags, says, place, capfd):
+    before = contents(place)
+    argv = [word.replace("@", f"{place}/") for word in f"--dest @new.hdf5 {flags}".split()]
+    with pytest.raises(SystemExit) as stop:
+        cli.run(movie_frames.main, movie_frames.flags(), argv)
+    assert stop.value.code == 2
+    lines = capfd.readouterr().err.rstrip("\n").split("\n")  # what ffmpeg itself prints counts too
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert contents(place) == before
+
+
+def test_the_cover_of_a_song_is_no_film(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "cover.png")
+    picture = b"\0image/png\0\x03\0" + (tmp_path / "cover.png").read_bytes()
+    tag = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes(len(tag) >> shift & 127 for shift in (21, 14, 7, 0))
+    sound = b"\xff\xfb\x50\xc0" + bytes(204)  # an empty frame of an MP3
+    (tmp_path / "song.mp3").write_bytes(b"ID3\x03\0\0" + size + tag + sound * 40)
+    with av.open(str(tmp_path / "song.mp3")) as container:
+        assert container.streams.video
+    with pytest.raises(cli.UserError, match="has no video stream"):
+        run(movie_frames, tmp_path / "song.mp3", "--dest", tmp_path / "new.hdf5")
+
+
+def test_an_interrupted_run_leaves_nothing(place, monkeypatch):
+    before = contents(place)
+    monkeypatch.setattr(movie, "find_cuts", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(movie_frames, place / "good.mkv", "--dest", place / "new.hdf5")
+    assert contents(place) == before
