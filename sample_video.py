@@ -1,6 +1,5 @@
 """Render held-out videos beside the LSTM's prediction: primed with true frames, then fed its own output."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +40,9 @@ def main(args):
     device, path = training.choose_device(args.device), Path(args.model)
     content = checkpoint.load(path, LatentLSTM)
     lstm = checkpoint.build(content, LatentLSTM).to(device)
-    parents, skip = content["parents"], content["args"]["frame_skip"]
-    codec = Codec(os.path.normpath(path.parent / parents["codec"]["path"]), device, expected=parents["codec"]["id"])
-    data_file = args.data_file or os.path.normpath(path.parent / parents["frames"]["path"])
+    skip, codec_id = content["args"]["frame_skip"], content["parents"]["codec"]["id"]
+    codec = Codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
+    data_file = args.data_file or checkpoint.parent_path(path, content, "frames")
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
     if frames.shape[1:] != codec.frame_shape:
         raise cli.UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")

@@ -1,6 +1,5 @@
 """Train the deconvoluter, which paints frames from the features of a trained CAE."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -23,8 +22,7 @@ def flags():
 
 def main(args):
     content = checkpoint.load(args.cae, CAE)
-    config, parents = content["config"], content["parents"]
-    data_file = os.path.normpath(Path(args.cae).parent / parents["frames"]["path"])
+    config, data_file = content["config"], checkpoint.parent_path(args.cae, content, "frames")
     crop = (config["side"], config["side"])
     train = Frames(data_file, "train", crop, args.seed)
     valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))

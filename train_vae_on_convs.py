@@ -33,7 +33,7 @@ def main(args):
     cae_content, deconv_content = checkpoint.load(args.cae, CAE), checkpoint.load(args.deconv, Deconvoluter)
     if deconv_content["parents"]["cae"]["id"] != checkpoint.identity(cae_content):
         raise cli.UserError(f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this one")
-    data_file = os.path.normpath(Path(args.cae).parent / cae_content["parents"]["frames"]["path"])
+    data_file = checkpoint.parent_path(args.cae, cae_content, "frames")
     crop = (cae_content["config"]["side"],) * 2
     train = Frames(data_file, "train", crop, args.seed)
     valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))

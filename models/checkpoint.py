@@ -73,3 +73,8 @@ def identity(content):
 def parent(path, content, run):
     """How a checkpoint in the folder `run` names the one it was built on: relative path and id."""
     return {"path": os.path.relpath(path, run), "id": identity(content)}
+
+
+def parent_path(path, content, role):
+    """Where the parent `role` of the checkpoint at `path` lies: it is named as seen from there."""
+    return os.path.normpath(Path(path).parent / content["parents"][role]["path"])

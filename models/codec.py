@@ -1,8 +1,5 @@
 """Frames to latents and back, whichever networks that takes: all that later stages need to know of an autoencoder."""
 
-import os
-from pathlib import Path
-
 import torch
 
 from cli import UserError
@@ -93,9 +90,8 @@ class Codec:
 
 def load_parent(content, path, role, kind):
     """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was trained anew."""
-    parent = content["parents"][role]
-    place = os.path.normpath(Path(path).parent / parent["path"])
+    place = checkpoint.parent_path(path, content, role)
     loaded = checkpoint.load(place, kind)
-    if checkpoint.identity(loaded) != parent["id"]:
+    if checkpoint.identity(loaded) != content["parents"][role]["id"]:
         raise UserError(f"{place} is not what {path} was built on: train that again on it")
     return loaded

@@ -67,8 +67,7 @@ def test_the_chain_runs_to_pictures(movie, tmp_path):
 
 
 def test_latents_hold_every_crop(movie):
-    codec, device = Codec(movie / "vae/best.pt", torch.device("cpu")), None
-    assert device is None
+    codec = Codec(movie / "vae/best.pt", torch.device("cpu"))
     frames = Frames(movie / "movie.hdf5", "test")
     with h5py.File(movie / "vae/latents.hdf5") as file:
         latents = torch.from_numpy(file["test/latents"][:])
