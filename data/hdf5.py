@@ -139,6 +139,7 @@ class Videos:
         if (
             starts.dtype != np.int64
             or starts.ndim != 1
+            or len(starts) < 2
             or starts[0] != 0
             or starts[-1] != count
             or (np.diff(starts) < 1).any()

@@ -46,12 +46,17 @@ def place(chain, tmp_path):
     def starts(file):
         file["train/starts"][-1] = 1000
 
+    def no_starts(file):
+        del file["train/starts"]
+        file["train/starts"] = np.zeros(0, np.int64)
+
     def empty_split(file):
         del file["valid"]
 
     changed("rank.hdf5", rank)
     changed("dtype.hdf5", dtype)
     changed("starts.hdf5", starts)
+    changed("no_starts.hdf5", no_starts)
     changed("no_valid.hdf5", empty_split)
     changed("silent.hdf5", lambda file: file.attrs.pop("frame_rate"))
     changed("format.hdf5", lambda file: file.attrs.update({"format": 99}))
@@ -87,6 +92,7 @@ CASES = [
     (VCAE, "--data_file @rank.hdf5", "rank.hdf5: train/frames is uint8 (96, 64, 64)"),
     (VCAE, "--data_file @dtype.hdf5", "dtype.hdf5: train/frames is float32"),
     (VCAE, "--data_file @starts.hdf5", "starts.hdf5: train/starts"),
+    (VCAE, "--data_file @no_starts.hdf5", "no_starts.hdf5: train/starts"),
     (VCAE, "--data_file @no_valid.hdf5", "no_valid.hdf5 has no videos in its valid split"),
     (VCAE, "--data_file @silent.hdf5", "silent.hdf5 does not say its frame_rate"),
     (VCAE, "--save_to @only_best", "only_best holds a run already"),
