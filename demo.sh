@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# From nothing to predicted video: every stage on moving MNIST, one digit a video, with the packaged digits.
-# Run again, it skips what is finished and goes on with what is not.
+# From nothing to predicted video, every stage: ./demo.sh (one bouncing digit, packaged digits) or ./demo.sh movie
+# (packaged clips of a film). Run again, it skips what is finished and goes on with what is not.
 set -euo pipefail
 cd "$(dirname "$0")"
+which=${1:-mnist}
+case $which in mnist | movie) ;; *) echo "usage: ./demo.sh [mnist|movie]" >&2 && exit 2 ;; esac
 
 ./install.sh
 python=.venv/bin/python
-frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm pictures=picture_output/demo
 fast=()
 grep -qs avx512_bf16 /proc/cpuinfo && fast=(--amp) # bfloat16 helps only where the processor multiplies it
 train() { # SCRIPT RUN_FOLDER FLAGS...: begin a training, or go on with it
@@ -16,19 +17,50 @@ train() { # SCRIPT RUN_FOLDER FLAGS...: begin a training, or go on with it
     $python "$1" --save_to "$2" "${@:3}" ${fast[@]+"${fast[@]}"} ${resume[@]+"${resume[@]}"}
 }
 
-echo "1/4 bouncing digits"
-[ -e $frames ] ||
-    $python moving_mnist.py --dest $frames --mnist sample --nums_per_image 1 --seqs 5000 --seq_len 40 --split 90/5/5
-echo "2/4 the autoencoder: frames to 32 latents and back"
-[ -e $vcae/pictures/reconstructions.png ] || # its last file
-    train train_vcae.py $vcae --data_file $frames --arch deep --nfilts 16 --beta 0.5 --num_epochs 2
-echo "3/4 the LSTM: the next latent, first from true latents, then from its own"
-lstm_flags=(--data_file $vcae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)
-train train_lstm.py ${lstm}_teacher "${lstm_flags[@]}" --lr 2e-3 --num_epochs 40
-train train_lstm.py $lstm "${lstm_flags[@]}" --lr 1e-3 --num_epochs 20 --seq_length 20 --rollout 10 \
-    --init_from ${lstm}_teacher/best.pt
-echo "4/4 held-out videos and their prediction"
-$python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
-$python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null
-cp $vcae/pictures/reconstructions.png $pictures
-echo "Look at $pictures: reconstructions.png, and test_*.gif (left the truth, right the prediction)."
+mnist() {
+    local frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm pictures=picture_output/demo
+    echo "1/4 bouncing digits"
+    [ -e $frames ] ||
+        $python moving_mnist.py --dest $frames --mnist sample --nums_per_image 1 --seqs 5000 --seq_len 40 --split 90/5/5
+    echo "2/4 the autoencoder: frames to 32 latents and back"
+    [ -e $vcae/pictures/reconstructions.png ] || # its last file
+        train train_vcae.py $vcae --data_file $frames --arch deep --nfilts 16 --beta 0.5 --num_epochs 2
+    echo "3/4 the LSTM: the next latent, first from true latents, then from its own"
+    local flags=(--data_file $vcae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)
+    train train_lstm.py ${lstm}_teacher "${flags[@]}" --lr 2e-3 --num_epochs 40
+    train train_lstm.py $lstm "${flags[@]}" --lr 1e-3 --num_epochs 20 --seq_length 20 --rollout 10 \
+        --init_from ${lstm}_teacher/best.pt
+    echo "4/4 held-out videos and their prediction"
+    $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
+    $python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null
+    cp $vcae/pictures/reconstructions.png $pictures
+    echo "Look at $pictures: reconstructions.png, and test_*.gif (left the truth, right the prediction)."
+}
+
+movie() {
+    local frames=data/demo_movie.hdf5 run=runs/demo_movie pictures=picture_output/demo_movie
+    local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
+    local often=(--batch_size 32 --schedule cosine) # two minutes of film give few steps an epoch
+    echo "1/6 shots of Big Buck Bunny"
+    # the trailer's last seconds are a title card
+    [ -e $frames ] || $python movie_frames.py data/big_buck_bunny/*.mp4 --end 46 --dest $frames
+    echo "2/6 the convolutional autoencoder"
+    train train_cae.py ${run}_cae --data_file $frames "${often[@]}" --lr 2e-3 --num_epochs 12
+    echo "3/6 the deconvoluter: features to frames"
+    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --arch deep "${often[@]}" --num_epochs 8
+    echo "4/6 the VAE: features to 256 latents and back"
+    [ -e ${run}_vae/pictures/reconstructions.png ] ||
+        train train_vae_on_convs.py ${run}_vae "${parents[@]}" --arch deep "${often[@]}" --lr 1e-3 --num_epochs 20
+    echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
+    local flags=(--data_file ${run}_vae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --batch_size 16)
+    train train_lstm.py ${run}_teacher "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 60 --seq_length 12
+    train train_lstm.py ${run}_lstm "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 60 --seq_length 12 --rollout 6 \
+        --init_from ${run}_teacher/best.pt
+    echo "6/6 held-out shots and their prediction"
+    $python sample_video.py --model ${run}_lstm/best.pt --prime 10 --predict 15 --dest $pictures
+    $python sample_video.py --model ${run}_lstm/best.pt --prime 10 --predict 15 --dest $pictures --format png --scale 1 >/dev/null
+    cp ${run}_vae/pictures/reconstructions.png $pictures
+    echo "Look at $pictures: reconstructions.png (each network of the chain), and test_*.gif (left the truth)."
+}
+
+$which

@@ -17,6 +17,8 @@ def flags():
     )
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--split_layer", default="conv7", help="the CAE's convolution whose output are the features")
+    parser.add_argument("--arch", choices=("2016", "deep"), default="2016", help="deep: wider, batch norm, no dropout")
+    parser.add_argument("--nfilts", type=cli.whole(1), default=64, help="deep: maps of each convolution")
     return parser
 
 
@@ -29,7 +31,9 @@ def main(args):
     device, run = training.start(args), Path(args.save_to)
 
     cae = checkpoint.build(content, CAE).to(device)
-    model = Deconvoluter(config["specstr"], args.split_layer, config["channels"], config["pxsh"])
+    model = Deconvoluter(
+        config["specstr"], args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts
+    )
 
     painted = model.paint(
         cae.features(torch.zeros(1, config["channels"], *crop, device=device), args.split_layer).cpu()

@@ -21,6 +21,8 @@ def flags():
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE")
     parser.add_argument("--z_dim", type=cli.whole(1), default=256, help="numbers a latent")
+    parser.add_argument("--arch", choices=("2016", "deep"), default="2016", help="deep: strided convolutions")
+    parser.add_argument("--nfilts", type=cli.whole(1), default=64, help="deep: maps of the outermost convolution")
     parser.add_argument("--n_hid", type=cli.whole(1), default=1500, help="dense hidden units")
     parser.add_argument("--L", type=cli.whole(1), default=2, help="posterior samples a frame")
     parser.add_argument("--beta", type=cli.real(0), default=1.0, help="weight of the KL term")
@@ -42,7 +44,9 @@ def main(args):
     cae, split_layer = checkpoint.build(cae_content, CAE).to(device), deconv_content["config"]["split_layer"]
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
-    model = VAE(features.shape[1:], args.z_dim, args.n_hid, args.L, args.bounded, args.beta).to(device)
+    model = VAE(features.shape[1:], args.z_dim, args.n_hid, args.arch, args.nfilts, args.L, args.bounded, args.beta).to(
+        device
+    )
     if not args.bounded:
         model.normalise_by(features)
     parents = {

@@ -26,7 +26,7 @@ PICTURES_RATE = 24.0  # frames a second of a folder, which cannot say it
 ROWS = 500  # frames copied at a time
 SAMPLES = 16  # frames over the film in which black bars are looked for
 BLACK = 24  # a bar's pixels are darker than this on average, of 255
-FLOOR, RATIO, NEAR = 12, 2.5, 4  # see `find_cuts`
+FLOOR, RATIO, NEAR, DARK = 12, 2.5, 4, 12  # see `find_cuts`
 
 
 @dataclass
@@ -332,10 +332,10 @@ def write_films(dest, films, rate, shares, detect_cuts, min_frames, attributes):
     with tempfile.TemporaryFile(dir=Path(dest).parent) as file:
         first = 0
         for film in films:
-            differences = decode(film, rate, file)
+            differences, brightness = decode(film, rate, file)
             film.frames = len(differences)
             raw = np.memmap(file, np.uint8, "r", shape=(first + film.frames, *shape))
-            cuts = find_cuts(raw[first:], differences) if detect_cuts else []
+            cuts = find_cuts(raw[first:], differences, brightness) if detect_cuts else []
             spans = divide(film.frames, cuts, shares, math.ceil(rate), min_frames)
             if any(share and not spans[split] for split, share in zip(hdf5.SPLITS, shares, strict=True)):
                 raise UserError(
@@ -351,19 +351,21 @@ def write_films(dest, films, rate, shares, detect_cuts, min_frames, attributes):
 
 
 def decode(film, rate, file):
-    """Append a film's small frames to the open binary `file`; return how much each differs from the one before it.
+    """Append a film's small frames to the open binary `file`; return two numbers of each, as arrays (N,).
 
-    The differences are means over pixels and colours, 0 to 255; the first is 0.
+    They are its absolute difference from the frame before it (of the first: 0) and its brightness, means over pixels
+    and colours, 0 to 255.
     """
-    shrink, before, differences = shrinker(film), None, []
+    shrink, before, differences, brightness = shrinker(film), None, [], []
     progress = {"total": ticks(film, rate), "desc": film.path.name, "unit": "frame", "disable": None}
     for frame in tqdm(sampled(film, rate), **progress):
         small = shrink(frame)
         file.write(small)
         differences.append(0.0 if before is None else difference(small, before))
+        brightness.append(small.mean())
         before = small
     file.flush()
-    return np.array(differences)
+    return np.array(differences), np.array(brightness)
 
 
 def difference(a, b):
@@ -371,15 +373,16 @@ def difference(a, b):
     return np.abs(np.subtract(a, b, dtype=np.int16)).mean()
 
 
-def find_cuts(frames, differences):
+def find_cuts(frames, differences, brightness):
     """The numbers of the frames with which a new shot begins.
 
-    frames: (N, 3, height, width) uint8; differences: (N,), each frame's from the one before.
+    frames: (N, 3, height, width) uint8; differences, brightness: (N,), see `decode`.
     A cut stands out: its difference is at least FLOOR, and RATIO times the second largest among the NEAR differences
     on either side. Pans, shakes and slow or repeated frames have rivals beside them; the largest is left out of
     account so that a second cut close by hides nothing. It lasts: no picture from before it returns within NEAR frames,
-    as after a flash. Fades, dissolves and wipes are missed (their shots stay in one video), so are cuts between two
-    dark or similar pictures and shots of fewer than NEAR frames.
+    as after a flash. A fade through black is cut in the middle of the frames darker than DARK on average (by
+    PySceneDetect's threshold). Dissolves and wipes are missed (their shots stay in one video), so are cuts between two
+    similar pictures and shots of fewer than NEAR frames.
     """
     cuts = []
     for k in np.flatnonzero(differences >= FLOOR):
@@ -388,7 +391,10 @@ def find_cuts(frames, differences):
         back += [difference(frames[k], frame) for frame in frames[max(k - 1 - NEAR, 0) : k - 1]]
         if differences[k] >= RATIO * beside[-2] and all(other > differences[k] / 2 for other in back):
             cuts.append(int(k))
-    return cuts
+    # where dark frames begin, and where they end
+    edges = np.flatnonzero(np.diff(brightness < DARK, prepend=False, append=False))
+    fades = [int(a + b) // 2 for a, b in edges.reshape(-1, 2) if a > 0 and b < len(frames)]
+    return sorted({*cuts, *fades})
 
 
 def divide(length, cuts, shares, gap, min_frames):

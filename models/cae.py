@@ -165,13 +165,14 @@ class CAE(nn.Module):
 class Deconvoluter(nn.Module):
     """Paints the image from the features of a CAE's layer `split_layer`: its spec reversed, with weights of its own.
 
-    Dropout, nearest upsampling for pools, full convolutions with tanh, dense layers left out; then a 3x3 convolution
-    with tanh to the image. Trained on the mean squared error.
+    arch "2016": dropout, nearest upsampling for pools, full convolutions with tanh, dense layers left out; then a 3x3
+    convolution with tanh to the image. arch "deep": the same convolutions, `nfilts` maps each, with batch norm and
+    SiLU, and no dropout. Trained on the mean squared error.
     """
 
-    def __init__(self, specstr, split_layer, channels=3, pxsh=0.5):
+    def __init__(self, specstr, split_layer, channels=3, pxsh=0.5, arch="2016", nfilts=64):
         super().__init__()
-        self.config = {"specstr": specstr, "split_layer": split_layer, "channels": channels, "pxsh": pxsh}
+        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.pxsh = pxsh
         layers = parse_spec(specstr)
         names = [name for name, _, _ in layers]
@@ -183,16 +184,22 @@ class Deconvoluter(nn.Module):
             end += 1
         painter, maps = [], layers[names.index(split_layer)][2][0]
         for _, kind, numbers in reversed(layers[:end]):
-            if kind == "dropout":
-                painter.append(nn.Dropout(*numbers))
-            elif kind == "pool":
+            if kind == "pool":
                 painter.append(nn.Upsample(scale_factor=numbers[0]))
-            else:
+            elif kind == "dropout" and arch == "2016":
+                painter.append(nn.Dropout(*numbers))
+            elif kind == "conv":
                 filters, size = numbers
-                painter += [nn.Conv2d(maps, filters, size, padding=size - 1), nn.Tanh()]
-                maps = filters
+                if arch == "2016":
+                    painter += [nn.Conv2d(maps, filters, size, padding=size - 1), nn.Tanh()]
+                    maps = filters
+                else:
+                    painter += [nn.Conv2d(maps, nfilts, size, padding=size - 1, bias=False)]
+                    painter += [nn.BatchNorm2d(nfilts), nn.SiLU()]
+                    maps = nfilts
         self.painter = nn.Sequential(*painter, nn.Conv2d(maps, channels, 3, padding=1), nn.Tanh())
-        self.apply(glorot)
+        if arch == "2016":
+            self.apply(glorot)
 
     def paint(self, features):
         """Shifted frames (n, channels, side, side) for features of the split layer."""

@@ -78,28 +78,34 @@ class VCAE(VariationalAutoencoder):
 
 
 class VAE(VariationalAutoencoder):
-    """The VAE of a CAE's features: dense layers, softplus, Gaussian features with a learned deviation.
+    """The VAE of a CAE's features, which are Gaussian.
 
+    arch "2016": one hidden dense layer each way, softplus, a learned deviation of each feature. arch "deep": that of
+    `VCAE`, one deviation for all features.
     feature_shape: (maps, height, width). The features are normalised by each map's mean and standard deviation, which
     the model stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach features
-    beyond it. z_dim, n_hid, L, beta: as of `VCAE`.
+    beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
     """
 
-    def __init__(self, feature_shape, z_dim=256, n_hid=1500, L=2, bounded=False, beta=1.0):
+    def __init__(self, feature_shape, z_dim=256, n_hid=1500, arch="2016", nfilts=64, L=2, bounded=False, beta=1.0):
         super().__init__()
         self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.config["feature_shape"] = list(feature_shape)
-        self.L, self.binary, self.bounded, self.beta = L, False, bounded, beta
+        self.arch, self.L, self.binary, self.bounded, self.beta = arch, L, False, bounded, beta
         maps, height, width = feature_shape
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus())
         self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
-        self.decoder = nn.Sequential(
-            nn.Linear(z_dim, n_hid),
-            nn.Softplus(),
-            nn.Linear(n_hid, 2 * math.prod(feature_shape)),
-            nn.Unflatten(1, (2 * maps, height, width)),
-        )
-        self.apply(glorot)
+        if arch == "2016":
+            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus())
+            self.decoder = nn.Sequential(
+                nn.Linear(z_dim, n_hid),
+                nn.Softplus(),
+                nn.Linear(n_hid, 2 * math.prod(feature_shape)),
+                nn.Unflatten(1, (2 * maps, height, width)),
+            )
+            self.apply(glorot)
+        else:
+            self.encoder, self.decoder = deep(feature_shape, maps, z_dim, n_hid, nfilts)
+            self.to(memory_format=torch.channels_last)
         self.register_buffer("feature_mean", torch.zeros(maps, 1, 1))
         self.register_buffer("feature_std", torch.ones(maps, 1, 1))
 
@@ -116,8 +122,14 @@ class VAE(VariationalAutoencoder):
         return self.decode(z) * self.feature_std + self.feature_mean
 
     def mean(self, output):
-        mean = output.chunk(2, dim=1)[0]
+        mean = output.chunk(2, dim=1)[0] if self.arch == "2016" else output
         return torch.tanh(mean) if self.bounded else mean
+
+    def nll(self, output, x):
+        if self.arch == "2016":
+            return super().nll(output, x)
+        # The likeliest deviation of the batch weighs error against KL (Rybkin et al. 2021, eq. 5).
+        return gaussian_nll(self.mean(output), 0.5 * F.mse_loss(self.mean(output), x).log(), x)
 
 
 def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):

@@ -246,7 +246,7 @@ def test_a_black_film_is_not_cropped(tmp_path):
 def cuts_in(pictures):
     frames = np.stack(pictures).transpose(0, 3, 1, 2)
     differences = np.array([0, *(movie.difference(a, b) for a, b in zip(frames[1:], frames, strict=False))])
-    return movie.find_cuts(frames, differences)
+    return movie.find_cuts(frames, differences, frames.mean((1, 2, 3)))
 
 
 def shaking(scene, count):
@@ -267,6 +267,15 @@ def test_no_cut_in_a_pan_a_flash_or_slow_frames():
     assert cuts_in(pan) == []
     assert cuts_in([wide[:, 8 * (i // 2) :][:, :64] for i in range(60)]) == []  # drawn on twos
     assert cuts_in([*[SCENES[0]] * 10, *[still(255)] * 3, *[SCENES[0]] * 10]) == []
+
+
+def test_a_fade_through_black_is_a_cut_and_fades_at_the_ends_are_not():
+    def fade(scene, levels):
+        return [np.uint8(scene * level) for level in levels]
+
+    down, up = np.linspace(1, 0, 20), np.linspace(0, 1, 20)
+    pictures = [*fade(SCENES[0], up), *fade(SCENES[0], down), *fade(SCENES[1], up), *fade(SCENES[1], down)]
+    assert cuts_in(pictures) == [40]
 
 
 def test_a_film_gives_a_video_for_each_shot(tmp_path):
