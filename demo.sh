@@ -45,7 +45,7 @@ movie() {
     # the trailer's last seconds are a title card
     [ -e $frames ] || $python movie_frames.py data/big_buck_bunny/*.mp4 --end 46 --dest $frames
     echo "2/6 the convolutional autoencoder"
-    train train_cae.py ${run}_cae --data_file $frames "${often[@]}" --lr 2e-3 --num_epochs 12
+    train train_cae.py ${run}_cae --data_file $frames --batch_size 16 --schedule cosine --num_epochs 12
     echo "3/6 the deconvoluter: features to frames"
     train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --arch deep "${often[@]}" --num_epochs 8
     echo "4/6 the VAE: features to 256 latents and back"
@@ -53,14 +53,19 @@ movie() {
         train train_vae_on_convs.py ${run}_vae "${parents[@]}" --arch deep "${often[@]}" --lr 1e-3 --num_epochs 20
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
     local flags=(--data_file ${run}_vae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --batch_size 16)
-    train train_lstm.py ${run}_teacher "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 60 --seq_length 12
-    train train_lstm.py ${run}_lstm "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 60 --seq_length 12 --rollout 6 \
+    train train_lstm.py ${run}_teacher "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 100 --seq_length 12
+    train train_lstm.py ${run}_lstm "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 100 --seq_length 18 --rollout 10 \
         --init_from ${run}_teacher/best.pt
     echo "6/6 held-out shots and their prediction"
-    $python sample_video.py --model ${run}_lstm/best.pt --prime 10 --predict 15 --dest $pictures
-    $python sample_video.py --model ${run}_lstm/best.pt --prime 10 --predict 15 --dest $pictures --format png --scale 1 >/dev/null
+    local split
+    for split in train test; do # scenes that the networks know, and scenes that they do not
+        flags=(--model ${run}_lstm/best.pt --split $split --prime 8 --predict 20 --dest $pictures)
+        $python sample_video.py "${flags[@]}"
+        $python sample_video.py "${flags[@]}" --format png --scale 1 >/dev/null
+    done
     cp ${run}_vae/pictures/reconstructions.png $pictures
-    echo "Look at $pictures: reconstructions.png (each network of the chain), and test_*.gif (left the truth)."
+    echo "Look at $pictures: reconstructions.png (each network of the chain), and the GIFs (left the truth):"
+    echo "test_* are shots that no network has seen, train_* are shots that they were trained on."
 }
 
 $which

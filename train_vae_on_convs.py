@@ -64,12 +64,15 @@ def main(args):
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     write_latents(run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume)
 
-    shown = test.evenly_spaced(200)
-    frames, rows = unit_scale(shown), {"test frames": shown[::20]}
-    for name, again in codec.networks.stages(shown.to(device)).items():
-        psnr = -10 * (again.cpu() - frames).square().mean((1, 2, 3)).log10().mean()
-        rows[f"{name}: PSNR {psnr:.1f} dB"] = again.cpu()[::20]
-        print(f"{name}: PSNR {psnr:.1f} dB (test split)")
+    rows = {}
+    for name, split in (("training", Frames(data_file, "train", crop)), ("test", test)):
+        shown = split.evenly_spaced(200)
+        some = slice(None, None, max(len(shown) // 10, 1))
+        rows[f"{name} frames"] = shown[some]
+        for network, again in codec.networks.stages(shown.to(device)).items():
+            psnr = -10 * (again.cpu() - unit_scale(shown)).square().mean((1, 2, 3)).log10().mean()
+            rows[f"{name} frames, {network}: PSNR {psnr:.1f} dB"] = again.cpu()[some]
+            print(f"{run}: {name} frames, {network}: PSNR {psnr:.1f} dB")
     (run / "pictures").mkdir(exist_ok=True)
     save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
 

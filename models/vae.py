@@ -93,7 +93,6 @@ class VAE(VariationalAutoencoder):
         self.config["feature_shape"] = list(feature_shape)
         self.arch, self.L, self.binary, self.bounded, self.beta = arch, L, False, bounded, beta
         maps, height, width = feature_shape
-        self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
         if arch == "2016":
             self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus())
             self.decoder = nn.Sequential(
@@ -102,9 +101,12 @@ class VAE(VariationalAutoencoder):
                 nn.Linear(n_hid, 2 * math.prod(feature_shape)),
                 nn.Unflatten(1, (2 * maps, height, width)),
             )
-            self.apply(glorot)
         else:
             self.encoder, self.decoder = deep(feature_shape, maps, z_dim, n_hid, nfilts)
+        self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
+        if arch == "2016":
+            self.apply(glorot)
+        else:
             self.to(memory_format=torch.channels_last)
         self.register_buffer("feature_mean", torch.zeros(maps, 1, 1))
         self.register_buffer("feature_std", torch.ones(maps, 1, 1))

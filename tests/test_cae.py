@@ -82,6 +82,16 @@ def test_deconvoluter_layers_loss_and_gradients():
         assert_close(layer.bias.grad, tensors[f"det_grad:{name}.b"])
 
 
+@pytest.mark.parametrize("arch", ["2016", "deep"])
+@pytest.mark.parametrize("specstr", [SPEC, "8-5,p-2,8-3,p-2,8-3,p-2,8-3,20"])
+def test_deconvoluter_paints_frames_of_the_crops_size(arch, specstr):
+    features = CAE(specstr, 3, 64).features(torch.rand(2, 3, 64, 64), "conv7")
+    model = Deconvoluter(specstr, "conv7", 3, arch=arch, nfilts=4)
+    assert model.paint(features).shape == (2, 3, 64, 64)
+    model(features, torch.rand(2, 3, 64, 64))["loss"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("specstr", "position"),
     [

@@ -32,16 +32,18 @@ def write_movie(path, height=20, width=30, lengths=(20, 14, 25)):
     return path
 
 
-@pytest.fixture(scope="module")
-def movie(tmp_path_factory):
-    """A folder in which every stage of the movie's chain has run."""
-    root = tmp_path_factory.mktemp("movie")
+@pytest.fixture(scope="module", params=["2016", "deep"])
+def movie(tmp_path_factory, request):
+    """A folder in which every stage of the movie's chain has run, in either architecture."""
+    root, arch = tmp_path_factory.mktemp("movie"), ["--arch", request.param, "--nfilts", 3]
     write_movie(root / "movie.hdf5")
     small = ["--num_epochs", 2, "--device", "cpu", "--batch_size", 16]
     run(train_cae, "--data_file", root / "movie.hdf5", "--save_to", root / "cae", "--specstr", SPEC, *small)
-    run(train_deconv, "--cae", root / "cae/best.pt", "--save_to", root / "deconv", *small)
+    run(train_deconv, "--cae", root / "cae/best.pt", "--save_to", root / "deconv", *arch, *small)
     parents = ["--cae", root / "cae/best.pt", "--deconv", root / "deconv/best.pt"]
-    run(train_vae_on_convs, *parents, "--save_to", root / "vae", "--z_dim", 5, "--n_hid", 9, "--crops", 3, *small)
+    run(
+        train_vae_on_convs, *parents, "--save_to", root / "vae", "--z_dim", 5, "--n_hid", 9, "--crops", 3, *arch, *small
+    )
     lstm = ["--seq_length", 4, "--lstm_n_hid", 6]
     run(train_lstm, "--data_file", root / "vae/latents.hdf5", "--save_to", root / "lstm", *lstm, *small)
     return root

@@ -112,22 +112,36 @@ def test_vae_of_features_against_the_original(mode, monkeypatch):
     assert_close(model.features(t["z_in"]), t["dec_from_z"])
 
 
-def test_vae_reaches_features_of_any_size():
+@pytest.mark.parametrize("arch", ["2016", "deep"])
+def test_vae_reaches_features_of_any_size(arch):
     """Fault 15 of the original: a mean bounded by tanh could not reach its features."""
     torch.manual_seed(0)
     features = 5 + 3 * torch.randn(8, 2, 3, 3) * torch.tensor([1.0, 10.0]).view(2, 1, 1)
-    model = VAE((2, 3, 3), z_dim=6, n_hid=20, beta=0.01)
-    model.normalise_by(features)
-    normalised = model.normalised(features)
-    torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(2))
-    adam = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(400):
-        adam.zero_grad()
-        model(normalised)["loss"].backward()
-        adam.step()
-    again = model.eval().features(model.encode(normalised)[0])
-    assert (again - features).square().mean() < 0.1 * features.var((0, 2, 3)).mean()
+    left = {}
+    for bounded in (False, True):
+        model = VAE((2, 3, 3), z_dim=6, n_hid=20, arch=arch, nfilts=4, bounded=bounded)
+        model.normalise_by(features)
+        normalised = model.normalised(features)
+        torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(2))
+        adam = torch.optim.Adam(model.parameters(), 0.01)
+        for _ in range(300):
+            adam.zero_grad()
+            error = (model.decode(model.encode(normalised)[0]) - normalised).square().mean()
+            error.backward()
+            adam.step()
+        left[bounded] = error.item()
+    assert left[False] < 0.1 < left[True]
+
+
+def test_deep_vae_takes_the_likeliest_deviation_of_the_batch():
+    """No other deviation, shared by all features, makes them likelier (Rybkin et al. 2021)."""
+    torch.manual_seed(0)
+    model, x = VAE((2, 8, 8), z_dim=3, n_hid=5, arch="deep", nfilts=2), torch.randn(4, 2, 8, 8)
+    output = torch.randn(4, 2, 8, 8)
+    log_sigma = 0.5 * (output - x).square().mean().log()
+    others = [vae.gaussian_nll(output, log_sigma + offset, x) for offset in (-0.1, 0, 0.1)]
+    assert model.nll(output, x) == others[1] < min(others[0], others[2])
 
 
 def test_gaussian_log_likelihood():
