@@ -40,17 +40,18 @@ mnist() {
 movie() {
     local frames=data/demo_movie.hdf5 run=runs/demo_movie pictures=picture_output/demo_movie
     local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
-    local often=(--batch_size 32 --schedule cosine) # two minutes of film give few steps an epoch
     echo "1/6 shots of Big Buck Bunny"
     # the trailer's last seconds are a title card
     [ -e $frames ] || $python movie_frames.py data/big_buck_bunny/*.mp4 --end 46 --dest $frames
     echo "2/6 the convolutional autoencoder"
     train train_cae.py ${run}_cae --data_file $frames --batch_size 16 --schedule cosine --num_epochs 12
     echo "3/6 the deconvoluter: features to frames"
-    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --arch deep "${often[@]}" --num_epochs 8
+    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --arch deep --batch_size 8 --schedule cosine --lr 1e-3 \
+        --num_epochs 6
     echo "4/6 the VAE: features to 256 latents and back"
     [ -e ${run}_vae/pictures/reconstructions.png ] ||
-        train train_vae_on_convs.py ${run}_vae "${parents[@]}" --arch deep "${often[@]}" --lr 1e-3 --num_epochs 20
+        train train_vae_on_convs.py ${run}_vae "${parents[@]}" --arch deep --batch_size 32 --schedule cosine --lr 1e-3 \
+            --num_epochs 20
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
     local flags=(--data_file ${run}_vae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --batch_size 16)
     train train_lstm.py ${run}_teacher "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 100 --seq_length 12
