@@ -99,6 +99,11 @@ def resize(digits, size):
     return np.stack([np.asarray(Image.fromarray(d).resize((size, size), Image.Resampling.BILINEAR)) for d in digits])
 
 
+def to_pixels(positions, physics):
+    """The pixels at which digits at `positions` (..., 2) are drawn: the nearest, or those with the fraction cut off."""
+    return (np.rint(positions) if physics == "2016" else np.trunc(positions)).astype(np.int64)
+
+
 def make_videos(images, labels, videos, seed, *, physics, frame_size, seq_len, nums_per_image):
     """Videos of bouncing digits; video i depends on (seed, i) alone, so any chunking gives the same bytes.
 
@@ -129,13 +134,10 @@ def make_videos(images, labels, videos, seed, *, physics, frame_size, seq_len, n
                 redrawn[v, ..., 1] = rng.integers(-4, 5, redrawn.shape[1:-1])
     if physics == "2016":
         positions = move_2016(position, velocity, seq_len, limit)
-        corners = np.rint(positions).astype(np.int64)
     elif physics == "srivastava":
         positions = move_srivastava(position, velocity, seq_len, limit)
-        corners = positions.astype(np.int64)
     else:
         positions = move_svg(position, velocity, seq_len, limit, redrawn if physics == "svg-stochastic" else None)
-        corners = positions.astype(np.int64)
     combine = "max" if physics == "srivastava" else "sum"
-    frames = draw(images[picked], corners, (frame_size, frame_size), combine)
+    frames = draw(images[picked], to_pixels(positions, physics), (frame_size, frame_size), combine)
     return frames, labels[picked], positions.astype(np.float32)

@@ -1,9 +1,11 @@
 """Pictures of frames: labelled sheets, and truth beside prediction as GIF, MP4 or PNG."""
 
+import itertools
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
@@ -80,6 +82,18 @@ def save_comparison(path, truth, prediction, prime, fps, scale):
         frame.paste(Image.fromarray(right), (width + 8, CAPTION + 4))
         frames.append(np.asarray(frame))
     save_animation(path, frames, fps)
+
+
+def save_curves(path, curves):
+    """Plot {name: error of each frame ahead}, the errors' scale logarithmic."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for (name, errors), style in zip(curves.items(), itertools.cycle(["-", "--", ":"]), strict=False):
+        axes.plot(range(1, len(errors) + 1), errors, style, marker=".", label=name)
+    axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def save_plain(path, frames, fps, scale):

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import cli
+import evaluate
 import moving_mnist
 import sample_video
 import train_lstm
 import train_vcae
 
-MNIST, VCAE, LSTM, SAMPLE = moving_mnist, train_vcae, train_lstm, sample_video
+MNIST, VCAE, LSTM, SAMPLE, EVALUATE = moving_mnist, train_vcae, train_lstm, sample_video, evaluate
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def place(chain, tmp_path):
         shutil.copytree(chain / name, tmp_path / name)
     shutil.copy(chain / "frames.hdf5", tmp_path)
     (tmp_path / "text").write_text("not what you think")
+    (tmp_path / "text.npy").write_text("not what you think")
     (tmp_path / "empty").write_bytes(b"")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
     (tmp_path / "only_best").mkdir()
@@ -121,11 +123,18 @@ CASES = [
     (SAMPLE, "--model @lstm/best.pt --prime 9", "--prime"),
     (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames 32 x 32, smaller than 64 x 64"),
     (SAMPLE, "--model @lstm/best.pt --n 0", "--n"),
+    (EVALUATE, "", "give --model, --data_file or both"),
+    (EVALUATE, "--model @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
+    (EVALUATE, "--model @lstm/best.pt", "--context and --horizon need 20"),
+    (EVALUATE, "--data_file @missing.npy", "missing.npy is not there"),
+    (EVALUATE, "--data_file @text.npy", "text.npy cannot be read as an array of videos"),
+    (EVALUATE, "--data_file @frames.hdf5 --context 3 --horizon 3 --save_predictions @text", "text exists already"),
 ]
 DEFAULTS = {
     MNIST: "--dest @new.hdf5 --mnist sample --seqs 3",
     VCAE: "--data_file @frames.hdf5 --save_to @new --num_epochs 1 --device cpu --arch deep --nfilts 4",
     LSTM: "--data_file @vcae/latents.hdf5 --save_to @new --seq_length 6 --lstm_n_hid 8 --device cpu",
+    EVALUATE: "--dest @new --device cpu",
     SAMPLE: "--dest @new --device cpu --prime 6",
 }
 

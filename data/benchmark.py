@@ -1,0 +1,56 @@
+"""Videos of one length to measure predictions on: windows of our own files, or the field's mnist_test_seq.npy."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cli import UserError
+from data.bouncing import to_pixels
+from data.hdf5 import Frames
+
+
+def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None):
+    """Windows of `length` frames, every skip-th of a video, and what is known of them.
+
+    Returns frames (V, length, channels, height, width) uint8; the rows and columns (V, length, D, 2) of the pixels at
+    which the top-left corners of digits are drawn, or None; the size of a digit in pixels, or None. A video gives
+    windows at every stride-th frame (None: side by side), at most `count` in all, the first ones; crop: (height,
+    width), cut from the centre. Raises UserError if no video is long enough.
+    """
+    if Path(path).suffix == ".npy":
+        return read_npy(path, length, count), None, None
+    videos = Frames(path, split, crop)
+    span = (length - 1) * skip + 1
+    firsts = [
+        first
+        for start, end in zip(videos.starts, videos.starts[1:], strict=False)
+        for first in range(start, end - span + 1, stride or span)
+    ][:count]
+    if not firsts:
+        raise UserError(
+            f"{path}: the longest {split} video has {np.diff(videos.starts).max()} frames, "
+            f"--context and --horizon need {span}"
+        )
+    rows = np.array(firsts)[:, None] + skip * np.arange(length)
+    frames = videos.__getitems__(rows.ravel()).numpy().reshape(*rows.shape, *videos.shape[1:])
+    with h5py.File(path) as file:
+        if "positions" not in file[split]:
+            return frames, None, None
+        corners = to_pixels(file[split]["positions"][:][rows], videos.attributes["physics"])
+    return frames, corners, videos.attributes["num_sz"]
+
+
+def read_npy(path, length, count):
+    """Videos of an array (T, N, height, width) uint8, as Srivastava et al. (2015) laid theirs out."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; fetch it, or name another file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as an array of videos ({error})") from None
+    if array.ndim != 4 or array.dtype != np.uint8 or len(array) < length:
+        raise UserError(
+            f"{path} is {array.dtype} {array.shape}, not uint8 (at least {length} frames, N, height, width)"
+        )
+    return np.array(array[:length, :count]).swapaxes(0, 1)[:, :, None]

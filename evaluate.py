@@ -1,0 +1,135 @@
+"""Measure predictions of held-out videos, by trained LSTMs and by rules that learn nothing: tables, curves, strips."""
+
+import json
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import cli
+from data import pictures, tables
+from data.benchmark import read_windows
+from data.hdf5 import SPLITS, Frames, create
+from models import baselines, metrics, training
+
+CHUNK = 50  # videos predicted at a time
+
+
+def flags():
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--model", action="append", default=[], help="checkpoint of train_lstm.py; may be repeated")
+    parser.add_argument("--data_file", help="frames, ours or mnist_test_seq.npy; if not given: the first model's")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
+    parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in")
+    parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
+    parser.add_argument("--n", type=cli.whole(1), default=1000, help="videos at most")
+    parser.add_argument(
+        "--stride", type=cli.whole(1), help="frames between windows of a video; if not given: none overlap"
+    )
+    parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
+    parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the bootstrap and the strips")
+    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    return parser
+
+
+METRICS = {
+    "mse": metrics.mse,
+    "mae": metrics.mae,
+    "psnr": metrics.psnr,
+    "ssim": metrics.ssim,
+    "ssim_openstl": partial(metrics.ssim, data_range=2.0),
+    "bce": metrics.bce,
+    "sharpness": metrics.sharpness,
+    "mass": metrics.mass,
+}
+
+
+def main(args):
+    if not args.model and not args.data_file:
+        raise cli.UserError("nothing to measure: give --model, --data_file or both")
+    dest, device = Path(args.dest), training.choose_device(args.device)
+    models = [baselines.Trained(path, device) for path in args.model]
+    if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:
+        raise cli.UserError("the models differ in their frames' size or skip: measure them one by one")
+    data_file, skip = args.data_file or models[0].data_file, models[0].skip if models else 1
+    crop = models[0].codec.frame_shape[1:] if models else None
+
+    length = args.context + args.horizon
+    frames, corners, size = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
+    if models and frames.shape[2:] != models[0].codec.frame_shape:
+        raise cli.UserError(f"{data_file} has frames {frames.shape[2:]}, the model's are {models[0].codec.frame_shape}")
+    if not models and Path(data_file).suffix == ".npy":
+        raise cli.UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
+    train = Frames(models[0].data_file if models else data_file, "train", crop)
+    known = train.evenly_spaced(5000).numpy() / np.float32(255)
+    predictors = baselines.in_pixels(known.mean(0))
+    for model in {model.codec.identity: model for model in models}.values():
+        predictors |= baselines.in_latents(model.codec, "" if len(models) == 1 else f", codec of {model.name}")
+    predictors |= {model.name: model.predict for model in models}
+    print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
+
+    digits = None if corners is None else metrics.Digits(frames / np.float32(255), corners, size)
+    scores = measure(predictors, frames, args, digits, known)
+    runs = metrics.count_coherent(scores, baselines.COPY, digits and digits.threshold)
+    summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
+
+    dest.mkdir(parents=True, exist_ok=True)
+    about = {**vars(args), "data_file": str(data_file), "videos": len(frames)}
+    if digits:
+        about |= {"identity_threshold": digits.threshold, "identity_error": digits.error}
+    tables.write_json(dest / "metrics.json", about, summary)
+    tables.write_csv(dest / "metrics.csv", scores)
+    tables.print_table(summary)
+    pictures.save_curves(dest / "horizon.png", {name: rows["mse"].mean(0) for name, rows in scores.items()})
+    save_strips(dest / "strips.png", {model.name: model.predict for model in models}, frames, args)
+
+
+def measure(predictors, frames, args, digits, known):
+    """{predictor: {metric: (V, H)}}, all predictions saved on the way if --save_predictions names a file."""
+    scores = {name: [] for name in predictors}
+    with ExitStack() as stack:
+        file = args.save_predictions and stack.enter_context(
+            create(args.save_predictions, "predictions", {"arguments": json.dumps(vars(args))})
+        )
+        for first in tqdm(range(0, len(frames), CHUNK), desc="videos", unit=f"{CHUNK} videos", disable=None):
+            videos = np.arange(first, min(first + CHUNK, len(frames)))
+            true = frames[videos] / np.float32(255)
+            past, future = true[:, : args.context], true[:, args.context :]
+            for name, predict in predictors.items():
+                made = predict(past, future)
+                primed, made = made[:, : -args.horizon], made[:, -args.horizon :]
+                row = {metric: function(made, future) for metric, function in METRICS.items()}
+                row["nearest"] = metrics.nearest(made, known)
+                if digits:
+                    row["identity"], row["distance"] = digits.find(made, videos)
+                if primed.shape[1]:
+                    row["primed"] = metrics.mse(primed, past[:, -1:])
+                scores[name].append(row)
+                if file:
+                    shape = (len(frames), *made.shape[1:])
+                    file.require_dataset(name, shape, np.float32)[videos] = made
+            if file:
+                file.require_dataset("truth", (len(frames), *future.shape[1:]), np.float32)[videos] = future
+    return {name: {key: np.concatenate([r[key] for r in rows]) for key in rows[0]} for name, rows in scores.items()}
+
+
+def save_strips(path, predictors, frames, args):
+    """A sheet: truth above predictions, of the first four videos and of four drawn by the seed."""
+    drawn = np.random.default_rng(args.seed).permutation(np.arange(4, len(frames)))[:4]
+    chosen = [*range(min(4, len(frames))), *drawn]
+    true = frames[chosen] / np.float32(255)
+    made = {name: predict(true[:, : args.context], true[:, args.context :]) for name, predict in predictors.items()}
+    rows = {}
+    for i, v in enumerate(chosen):
+        rows[f"video {v}: {args.context} frames fed in, then the truth"] = true[i]
+        for name, videos in made.items():
+            blank = np.ones_like(true[i, : args.context])
+            rows[f"video {v}: {name}"] = np.concatenate([blank, videos[i, -args.horizon :]])
+    pictures.save_sheet(path, rows)
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())

@@ -1,0 +1,70 @@
+"""Predictors: a trained LSTM, and what it has to beat: rules that learn nothing, and the best that its codec allows.
+
+A predictor is a function of context frames (V, T, channels, height, width) and the true future (V, H, ...), float32 in
+[0, 1], that gives predicted frames of the future's shape; one more, first, is the last context frame as predicted from
+those before it.
+"""
+
+import numpy as np
+import torch
+
+from models import checkpoint
+from models.codec import Codec
+from models.lstm import LatentLSTM
+
+COPY = "copy of the last frame"
+
+
+def in_pixels(mean_frame):
+    """{name: predictor}; mean_frame: (channels, height, width), that of the training set."""
+    return {
+        "black": lambda context, future: np.zeros_like(future),
+        "mean frame of the training set": lambda context, future: np.broadcast_to(mean_frame, future.shape),
+        "mean of the context": lambda context, future: repeat(context.mean(1), future),
+        COPY: lambda context, future: repeat(context[:, -1], future),
+    }
+
+
+def repeat(frames, future):
+    """One frame a video, for as long as the future is."""
+    return np.broadcast_to(frames[:, None], future.shape)
+
+
+def in_latents(codec, note=""):
+    """{name + note: predictor}: the last latent again, the last step in Z again and again, the true future encoded."""
+
+    def ahead(speed):
+        def predict(context, future):
+            before, last = encode(codec, context[:, -2:])[:, :, 0].unbind(1)
+            steps = speed * torch.arange(1, future.shape[1] + 1, device=last.device)[:, None]
+            return codec.decode(last[:, None] + steps * (last - before)[:, None]).cpu().numpy()
+
+        return predict
+
+    def reconstruct(_, future):
+        return codec.decode(encode(codec, future)[:, :, 0]).cpu().numpy()
+
+    rules = {"last z repeated": ahead(0), "linear in z": ahead(1), "reconstruction of the true future": reconstruct}
+    return {name + note: rule for name, rule in rules.items()}
+
+
+def encode(codec, frames):
+    """Latents (V, T, 2, z_dim) of frames (V, T, channels, height, width), float32 in [0, 1] that were uint8."""
+    flat = torch.from_numpy(frames).flatten(0, 1).mul(255).round().to(torch.uint8)
+    return torch.stack(codec.encode(flat), dim=1).unflatten(0, frames.shape[:2])
+
+
+class Trained:
+    """The LSTM of a checkpoint, with its codec."""
+
+    def __init__(self, path, device):
+        content = checkpoint.load(path, LatentLSTM)
+        self.name, self.lstm = str(path), checkpoint.build(content, LatentLSTM).to(device)
+        self.skip, self.data_file = content["args"]["frame_skip"], checkpoint.parent_path(path, content, "frames")
+        codec_id = content["parents"]["codec"]["id"]
+        self.codec = Codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
+
+    @torch.no_grad()
+    def predict(self, context, future):
+        z = self.lstm.rollout(encode(self.codec, context), future.shape[1])
+        return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()

@@ -1,0 +1,142 @@
+"""How far predicted frames are from true ones, and whether they still show what they should: one number a frame.
+
+All take frames float32 in [0, 1], predicted and true, (V, T, channels, height, width), and give (V, T).
+"""
+
+import numpy as np
+import torch
+from skimage.feature import match_template
+from skimage.metrics import structural_similarity
+
+TINY = 1e-4  # probabilities are kept this far from 0 and 1
+
+
+def mse(predicted, true):
+    """Squared error, summed over a frame's pixels."""
+    return np.square(predicted - true).sum((2, 3, 4))
+
+
+def mae(predicted, true):
+    """Absolute error, summed over a frame's pixels."""
+    return np.abs(predicted - true).sum((2, 3, 4))
+
+
+def psnr(predicted, true):
+    """Peak signal to noise ratio in dB, of peak 1; at most 100, where a frame is met exactly."""
+    return -10 * np.log10(np.square(predicted - true).mean((2, 3, 4)).clip(1e-10))
+
+
+def bce(predicted, true):
+    """Binary cross-entropy in nats, summed over a frame's pixels; predictions are clipped to [TINY, 1 - TINY]."""
+    p = predicted.clip(TINY, 1 - TINY)
+    return -(true * np.log(p) + (1 - true) * np.log1p(-p)).sum((2, 3, 4))
+
+
+def ssim(predicted, true, data_range=1.0):
+    """Structural similarity (Wang et al. 2004) by scikit-image: 7x7 uniform window, a mean over pixels and channels.
+
+    data_range 1 is that of the frames; 2 is what OpenSTL, and with it most published tables, computes.
+    """
+    pairs = zip(flat(predicted), flat(true), strict=True)
+    values = [structural_similarity(a, b, data_range=data_range, channel_axis=0) for a, b in pairs]
+    return np.reshape(values, predicted.shape[:2])
+
+
+def sharpness(predicted, true):
+    """Gradient energy relative to the true frame's: 1 is as sharp, 0 is flat."""
+    return gradient_energy(predicted) / gradient_energy(true).clip(1e-6)
+
+
+def mass(predicted, true):
+    """Sum of pixels relative to the true frame's."""
+    return predicted.sum((2, 3, 4)) / true.sum((2, 3, 4)).clip(1e-6)
+
+
+def gradient_energy(frames):
+    return np.square(np.diff(frames, axis=-1)).sum((2, 3, 4)) + np.square(np.diff(frames, axis=-2)).sum((2, 3, 4))
+
+
+def flat(frames):
+    return frames.reshape(-1, *frames.shape[2:])
+
+
+def nearest(frames, known):
+    """Squared error to the nearest of the frames `known` (N, channels, height, width), for each of `frames`."""
+    flat, known = torch.tensor(frames).flatten(2).flatten(0, 1), torch.tensor(known).flatten(1)
+    return torch.cdist(flat, known).amin(1).square().numpy().reshape(frames.shape[:2])
+
+
+class Digits:
+    """The digits of generated videos, cut out of them, to be found again in predictions.
+
+    frames: (V, T, 1, height, width); corners: (V, T, D, 2), rows and columns of the pixels of their top-left corners;
+    size: px. A digit alone is the darkest that each of its pixels gets over the video: what passes over it adds light.
+    threshold: the score that tells best whether a digit is in a frame, between a video's own and the next video's;
+    error: how often it is wrong about these.
+    """
+
+    def __init__(self, frames, corners, size):
+        inner = round(size * 20 / 28)  # MNIST leaves 4 of 28 pixels empty on each side
+        self.corners = corners + (size - inner) // 2
+        room = np.pad(frames[:, :, 0], ((0, 0), (0, 0), (inner, inner), (inner, inner)))
+        self.templates = np.ones((len(frames), corners.shape[2], inner, inner), np.float32)
+        for v, t, d in np.ndindex(self.corners.shape[:3]):
+            y, x = self.corners[v, t, d] + inner
+            np.minimum(self.templates[v, d], room[v, t, y : y + inner, x : x + inner], out=self.templates[v, d])
+        some = np.arange(len(frames))[:200]
+        own, other = self.find(frames[some], some)[0], self.find(frames[some], some, other=1)[0]
+        candidates = np.linspace(0, 1, 201)
+        wrong = [((own < c).mean() + (other >= c).mean()) / 2 for c in candidates]
+        self.threshold, self.error = float(candidates[np.argmin(wrong)]), float(min(wrong))
+
+    def find(self, frames, videos, other=0):
+        """The score of a frame's worst-found digit, and how far from its place any is found at most, each (V, T).
+
+        The score is a digit's best normalised cross-correlation anywhere in the frame, the distance is in pixels.
+        frames: the last ones of `videos` (V,), true or predicted; other: look for the digits of so many videos further.
+        """
+        score, distance = np.ones(frames.shape[:2]), np.zeros(frames.shape[:2])
+        corners = self.corners[videos][:, -frames.shape[1] :]
+        templates = self.templates[(videos + other) % len(self.templates)]
+        for v, t, d in np.ndindex(corners.shape[:3]):
+            if np.ptp(frames[v, t]) < 1e-3:  # correlation with a flat frame is not defined
+                score[v, t], distance[v, t] = 0, np.inf
+                continue
+            found = match_template(frames[v, t, 0], templates[v, d])
+            place = np.unravel_index(found.argmax(), found.shape)
+            score[v, t] = min(score[v, t], found[place])
+            distance[v, t] = max(distance[v, t], np.hypot(*(place - corners[v, t, d])))
+        return score, distance
+
+
+def count_coherent(scores, copy, threshold=None):
+    """Consecutive frames that still show the video: {predictor: {"coherent": (V,), and of digits "tracked"}}.
+
+    scores: {predictor: {metric: (V, H)}}; copy: the predictor that copies the last frame; threshold: that of `Digits`.
+    Digits: sharpness in [0.5, 1.6], mass in [0.8, 1.2] and every digit found; tracked: within 2 pixels of its place.
+    Films: PSNR at least that of copying the last frame, sharpness at least 0.4.
+    """
+    runs = {}
+    for name, rows in scores.items():
+        if threshold:
+            good = (
+                (rows["sharpness"] >= 0.5) & (rows["sharpness"] <= 1.6) & (rows["mass"] >= 0.8) & (rows["mass"] <= 1.2)
+            )
+            good &= rows["identity"] >= threshold
+            kinds = {"coherent": good, "tracked": good & (rows["distance"] <= 2)}
+        else:
+            kinds = {"coherent": (rows["psnr"] >= scores[copy]["psnr"]) & (rows["sharpness"] >= 0.4)}
+        runs[name] = {kind: run_length(good) for kind, good in kinds.items()}
+    return runs
+
+
+def run_length(good):
+    """How many frames from the first on are good, (V, T) bool -> (V,)."""
+    return np.where(good.all(1), good.shape[1], (~good).argmax(1))
+
+
+def bootstrap(values, seed=0, draws=1000):
+    """The 95 % interval of the mean of values (V,), by drawing videos anew."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
+    return tuple(float(q) for q in np.percentile(means, [2.5, 97.5]))

@@ -1,0 +1,156 @@
+"""Metrics on frames of known error, the field's reference figures, and the whole evaluation on tiny data."""
+
+import csv
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import run
+
+import evaluate
+import moving_mnist
+from cli import UserError
+from data.benchmark import read_windows
+from models import baselines, metrics
+
+
+def test_metrics_of_frames_of_known_error():
+    true = np.zeros((1, 2, 1, 8, 8), np.float32)
+    predicted = true.copy()
+    predicted[0, 1, 0, :2] = 0.5
+    assert metrics.mse(predicted, true).tolist() == [[0, 16 * 0.25]]
+    assert metrics.mae(predicted, true).tolist() == [[0, 16 * 0.5]]
+    assert metrics.psnr(predicted, true)[0, 1] == pytest.approx(-10 * np.log10(0.25 / 4), rel=1e-5)
+    assert metrics.bce(predicted, true)[0, 1] == pytest.approx(16 * np.log(2) + 48 * 1e-4, rel=1e-3)
+    assert metrics.ssim(predicted, true)[0, 0] == 1 > metrics.ssim(predicted, true)[0, 1]
+
+
+def test_sharpness_and_mass_of_a_blurred_and_a_faded_frame():
+    rng = np.random.default_rng(0)
+    true = rng.random((1, 1, 1, 32, 32), np.float32)
+    blurred = (true + np.roll(true, 1, 3) + np.roll(true, 1, 4) + np.roll(true, (1, 1), (3, 4))) / 4
+    assert metrics.sharpness(true, true) == metrics.mass(true, true) == 1
+    assert metrics.sharpness(blurred, true) < 0.5
+    assert metrics.mass(blurred, true) == pytest.approx(1, rel=1e-3)
+    assert metrics.mass(true / 2, true) == pytest.approx(0.5)
+    assert metrics.sharpness(true / 2, true) == pytest.approx(0.25)
+
+
+def test_runs_end_at_the_first_frame_that_is_not_good():
+    good = np.array([[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]], bool)
+    assert metrics.run_length(good).tolist() == [2, 0, 4]
+
+
+def test_bootstrap_covers_the_mean():
+    values = np.random.default_rng(1).normal(5, 1, 400)
+    low, high = metrics.bootstrap(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.2)
+
+
+def test_nearest_training_frame():
+    known = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
+    frames = known[[3, 1]][None] + np.float32(0.01)
+    np.testing.assert_allclose(metrics.nearest(frames, known), 16 * 1e-4, rtol=1e-2)
+
+
+def regenerated(path, mnist):
+    """Videos by the rules of the field's benchmark: a thousand, of MNIST's test digits."""
+    flags = ["--physics", "srivastava", "--seq_len", 20, "--seqs", 1100, "--split", "5/5/100"]
+    run(moving_mnist, "--mnist", mnist, "--dest", path, *flags)
+    return path
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    return regenerated(tmp_path_factory.mktemp("benchmark") / "b.hdf5", "sample")
+
+
+def reference_figures(path):
+    frames, _, _ = read_windows(path, "test", 20)
+    past, future = np.split(frames / np.float32(255), 2, axis=1)
+    rules = baselines.in_pixels(future.mean((0, 1)))
+    figures = {name: metrics.mse(predict(past, future), future).mean() for name, predict in rules.items()}
+    return figures | {"bce": metrics.bce(future, future).mean()}
+
+
+def test_the_fields_reference_figures(benchmark):
+    """Of regenerated videos, in units of a black frame's error: the packaged digits are thinner than all of MNIST's."""
+    figures = reference_figures(benchmark)
+    assert figures[baselines.COPY] / figures["black"] == pytest.approx(280 / 170, rel=0.04)
+    assert figures["mean frame of the training set"] / figures["black"] == pytest.approx(150 / 170, rel=0.04)
+    assert figures["bce"] == pytest.approx(86.5, rel=0.04)
+
+
+@pytest.mark.skipif(not Path("data/mnist/t10k-images-idx3-ubyte.gz").exists(), reason="MNIST in full is not there")
+def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
+    """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the mean frame 150."""
+    figures = reference_figures(regenerated(tmp_path / "b.hdf5", "data/mnist"))
+    assert figures[baselines.COPY] == pytest.approx(280, rel=0.04)
+    assert figures["black"] == pytest.approx(170, rel=0.04)
+    assert figures["mean frame of the training set"] == pytest.approx(150, rel=0.04)
+    assert figures["bce"] == pytest.approx(86.5, rel=0.04)
+
+
+def test_digits_are_found_where_they_are(benchmark):
+    frames, corners, size = read_windows(benchmark, "test", 20, count=40)
+    frames = frames / np.float32(255)
+    digits = metrics.Digits(frames, corners, size)
+    assert 0.4 < digits.threshold < 0.8
+    assert digits.error < 0.05
+    score, distance = digits.find(frames, np.arange(40))
+    assert np.median(score) > 0.9
+    assert np.median(distance) == 0
+    moved = np.roll(frames[:, -5:], 6, axis=4)
+    assert np.median(digits.find(moved, np.arange(40))[1]) > 4
+    assert (digits.find(0 * moved, np.arange(40))[0] == 0).all()
+
+
+def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(benchmark):
+    frames, corners, size = read_windows(benchmark, "test", 20, count=40)
+    frames = frames / np.float32(255)
+    digits, future = metrics.Digits(frames, corners, size), frames[:, 10:]
+    scores = {}
+    for name, made in (("truth", future), ("black", 0 * future)):
+        score, distance = digits.find(made, np.arange(40))
+        scores[name] = {"sharpness": metrics.sharpness(made, future), "mass": metrics.mass(made, future)}
+        scores[name] |= {"identity": score, "distance": distance}
+    runs = metrics.count_coherent(scores, baselines.COPY, digits.threshold)
+    assert np.median(runs["truth"]["coherent"]) == 10
+    assert (runs["black"]["coherent"] == 0).all()
+
+
+def test_the_whole_evaluation(chain, tmp_path):
+    model, saved = chain / "lstm/best.pt", tmp_path / "p.hdf5"
+    lengths = ["--context", 4, "--horizon", 3]
+    run(evaluate, "--model", model, *lengths, "--dest", tmp_path / "e", "--save_predictions", saved, "--device", "cpu")
+    content = json.loads((tmp_path / "e/metrics.json").read_text())
+    table = content["predictors"]
+    assert content["about"]["videos"] == 4
+    assert table["reconstruction of the true future"]["mse"] > 0
+    assert table["black"]["mass"] == 0
+    assert {"mse", "mae", "psnr", "ssim", "ssim_openstl", "bce", "mse_interval", "coherent"} <= table[str(model)].keys()
+    for name in ("horizon.png", "strips.png"):
+        assert (tmp_path / "e" / name).stat().st_size > 0
+    with open(tmp_path / "e/metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["predictor"] == str(model)]
+    assert [row["frame"] for row in rows] == ["1", "2", "3"]
+    with h5py.File(saved) as file:  # anybody can compute the figures again
+        again = np.square(file[str(model).strip("/")][:] - file["truth"][:]).sum((2, 3, 4)).mean()
+    assert again == pytest.approx(table[str(model)]["mse"], rel=1e-5)
+
+
+def test_the_fields_own_file(chain, tmp_path):
+    videos = np.random.default_rng(0).integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)
+    np.save(tmp_path / "mnist_test_seq.npy", videos)
+    assert np.array_equal(read_windows(tmp_path / "mnist_test_seq.npy", "test", 6)[0][2, 5, 0], videos[5, 2])
+    flags = ["--data_file", tmp_path / "mnist_test_seq.npy", "--context", 4, "--horizon", 3, "--dest", tmp_path / "e"]
+    run(evaluate, "--model", chain / "lstm/best.pt", *flags, "--device", "cpu")
+    assert json.loads((tmp_path / "e/metrics.json").read_text())["about"]["videos"] == 3
+    with pytest.raises(UserError, match="no training frames"):
+        run(evaluate, *flags)
+    np.save(tmp_path / "other.npy", videos[:, :, 0])
+    with pytest.raises(UserError, match="not uint8"):
+        run(evaluate, "--data_file", tmp_path / "other.npy")
