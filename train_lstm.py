@@ -27,6 +27,12 @@ def flags():
     parser.add_argument(
         "--rollout", type=cli.whole(0), default=0, help="last frames of a window trained in free running"
     )
+    parser.add_argument(
+        "--residual",
+        choices=("none", "first", "second"),
+        default="none",
+        help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
+    )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
     parser.add_argument("--lstm_n_hid", type=cli.whole(1), default=1024, help="units a layer")
     parser.add_argument("--layers", type=cli.whole(1), default=2, help="LSTM layers")
@@ -54,6 +60,7 @@ def main(args):
         args.diffs,
         args.peepholes,
         free=args.rollout,
+        residual=args.residual,
     )
     # Both are named as seen from the run folder, so that the folders can move together.
     seen = {name: os.path.relpath(Path(args.data_file).parent / about[name], run) for name in ("codec", "data_file")}

@@ -100,20 +100,32 @@ class LatentLSTM(nn.Module):
     the mean squared error on the posterior means. diffs: differences of consecutive latents are read and predicted.
     peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient clipping of the 2016 cell.
     free: so many of a training window's last latents are predicted in free running, as they are when sampling; 0 is
-    the original's teacher forcing.
+    the original's teacher forcing. residual: what is added to the mean that the network puts out: "none"; "first", the
+    last mean; "second", the last mean and the last difference, which is read, too.
 
     A latent is (rows, z_dim): its mean and, with kl, its log-sigma. Where two rows are given and one is needed, the
     first is used.
     """
 
     def __init__(
-        self, z_dim, n_hid=1024, layers=2, dropout=0.3, kl=True, diffs=False, peepholes=True, clip=10.0, free=0
+        self,
+        z_dim,
+        n_hid=1024,
+        layers=2,
+        dropout=0.3,
+        kl=True,
+        diffs=False,
+        peepholes=True,
+        clip=10.0,
+        free=0,
+        residual="none",
     ):
         super().__init__()
         self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.rows, self.z_dim, self.dropout = 2 if kl else 1, z_dim, dropout
         self.kl, self.diffs, self.peepholes, self.clip, self.free = kl, diffs, peepholes, clip, free
-        sizes = [self.rows * z_dim] + [n_hid] * layers
+        self.residual = residual
+        sizes = [(self.rows + (residual == "second")) * z_dim] + [n_hid] * layers
         layer = PeepholeLSTM if peepholes else lambda i, h: nn.LSTM(i, h, batch_first=True)
         self.layers = nn.ModuleList(layer(i, h) for i, h in itertools.pairwise(sizes))
         self.project = nn.Linear(n_hid, self.rows * z_dim)
@@ -143,16 +155,25 @@ class LatentLSTM(nn.Module):
         return {"loss": loss, "squared_error": squared_error.sum(-1).mean()}
 
     def run(self, sequence, state=None):
-        """Read a sequence (B, T, rows, z_dim) at once -> the prediction after each step, same shape, and the state."""
-        x = sequence[:, :, : self.rows].flatten(2)
+        """Read a sequence (B, T, rows, z_dim) at once -> the prediction after each step, same shape, and the state.
+
+        The state is that of each layer and, after them, the last mean.
+        """
+        x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
+        *states, before = state or [None] * len(self.layers) + [mean[:, :1]]
+        step = mean - torch.cat([before, mean[:, :-1]], dim=1)  # nothing has moved before the first
+        if self.residual == "second":
+            x = torch.cat([x, step], dim=2)
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
         clip = self.clip / len(x) if self.kl else self.clip
-        states = []
-        for layer, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
+        for i, layer in enumerate(self.layers):
             x = F.dropout(x, self.dropout, self.training)
-            x, after = layer(x, before, clip) if self.peepholes else layer(x, before)
-            states.append(after)
-        return self.project(x).float().unflatten(2, (self.rows, self.z_dim)), states
+            x, states[i] = layer(x, states[i], clip) if self.peepholes else layer(x, states[i])
+        prediction = self.project(x).float().unflatten(2, (self.rows, self.z_dim))
+        if self.residual != "none":
+            base = mean + step if self.residual == "second" else mean
+            prediction = torch.cat([prediction[:, :, :1] + base[:, :, None], prediction[:, :, 1:]], dim=2)
+        return prediction, [*states, mean[:, -1:]]
 
     def predict(self, latent, state=None):
         """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state after it.

@@ -63,7 +63,7 @@ def test_outputs_states_loss_and_gradients(name):
     golden = Golden(name)
     prediction, states = golden.model.run(golden.read)
     assert_close(prediction, golden.outputs("det_"))
-    for i, (hidden, cell) in enumerate(states):
+    for i, (hidden, cell) in enumerate(states[:-1]):
         assert_close(hidden, golden.tensors[f"det_hidfinal_{i}"])
         assert_close(cell, golden.tensors[f"det_cellfinal_{i}"])
     loss = golden.loss()
@@ -99,9 +99,9 @@ def test_gate_gradient_clipping(clip, prefix):
 def test_one_step_from_a_given_state(name):
     golden = Golden(name)
     state = [(golden.tensors[f"state_in:hid_var_{i}"], golden.tensors[f"state_in:cell_var_{i}"]) for i in range(2)]
-    prediction, state = golden.model.predict(golden.read[:, 0], state)
+    prediction, state = golden.model.predict(golden.read[:, 0], [*state, torch.zeros(2, 1, 4)])
     assert_close(prediction[:, None], golden.outputs("step_fixed:"))
-    for i, (hidden, cell) in enumerate(state):
+    for i, (hidden, cell) in enumerate(state[:-1]):
         assert_close(hidden, golden.tensors[f"step_state_out:hidfinal_{i}"])
         assert_close(cell, golden.tensors[f"step_state_out:cellfinal_{i}"])
 
@@ -138,6 +138,9 @@ KINDS = [
     {"kl": False},
     {"diffs": True},
     {"kl": False, "diffs": True},
+    {"residual": "first", "kl": False},
+    {"residual": "second"},
+    {"residual": "second", "diffs": True},
     {"peepholes": False},
     {"peepholes": False, "kl": False, "diffs": True, "layers": 1},
 ]
@@ -204,6 +207,19 @@ def test_differences_are_integrated():
     path = velocity * torch.arange(12.0)[:, None] + 7
     context = torch.stack([path[:6], torch.zeros(6, 3)], 1)[None]
     assert_close(model.rollout(context, 6)[0, 2:], path[2:])
+
+
+@pytest.mark.parametrize(("residual", "goes_on"), [("none", 0), ("first", 0), ("second", 1)])
+def test_what_a_silent_network_predicts(residual, goes_on):
+    """With nothing added by the network: zero, the last mean, or what the last difference leads to."""
+    model = LatentLSTM(3, 5, 1, residual=residual).eval()
+    torch.nn.init.zeros_(model.project.weight)
+    velocity = torch.tensor([0.5, -1.0, 0.25])
+    path = velocity * torch.arange(12.0)[:, None] + 7
+    context = torch.stack([path[:6], torch.zeros(6, 3)], 1)[None]
+    last = torch.zeros(3) if residual == "none" else path[5]
+    steps = torch.arange(1.0, 7)[:, None]
+    assert_close(model.rollout(context, 6)[0, 6:], last + goes_on * steps * velocity)
 
 
 def test_differences_have_the_variance_of_a_difference():
