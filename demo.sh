@@ -53,11 +53,11 @@ movie() {
         train train_vae_on_convs.py ${run}_vae "${parents[@]}" --arch deep --batch_size 32 --schedule cosine --lr 1e-3 \
             --num_epochs 20
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
-    local flags=(--data_file ${run}_vae/latents.hdf5 --no-kl_loss --lstm_n_hid 512 --layers 1 --batch_size 16)
-    train train_lstm.py ${run}_teacher "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 100 --seq_length 12
-    train train_lstm.py ${run}_lstm "${flags[@]}" --schedule cosine --lr 1e-3 --num_epochs 100 --seq_length 18 --rollout 10 \
-        --init_from ${run}_teacher/best.pt
-    echo "6/6 held-out shots and their prediction"
+    local flags=(--data_file ${run}_vae/latents.hdf5 --no-kl_loss --residual first --lstm_n_hid 512 --layers 1)
+    flags+=(--batch_size 16 --schedule cosine --lr 1e-3 --num_epochs 60)
+    train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12
+    train train_lstm.py ${run}_lstm "${flags[@]}" --seq_length 18 --rollout 10 --init_from ${run}_teacher/best.pt
+    echo "6/6 shots and their prediction"
     local split
     for split in train test; do # scenes that the networks know, and scenes that they do not
         flags=(--model ${run}_lstm/best.pt --split $split --prime 8 --predict 20 --dest $pictures)
