@@ -12,7 +12,8 @@ import cli
 from data import pictures, tables
 from data.benchmark import read_windows
 from data.hdf5 import SPLITS, Frames, create
-from models import baselines, metrics, training
+from models import metrics, training
+from models.predictors import COPY, Trained, in_latents, in_pixels
 
 CHUNK = 50  # videos predicted at a time
 
@@ -26,7 +27,7 @@ def flags():
     parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
     parser.add_argument("--n", type=cli.whole(1), default=1000, help="videos at most")
     parser.add_argument(
-        "--stride", type=cli.whole(1), help="frames between windows of a video; if not given: none overlap"
+        "--stride", type=cli.whole(1), help="frames from one window to the next; if not given: side by side"
     )
     parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
     parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
@@ -35,23 +36,11 @@ def flags():
     return parser
 
 
-METRICS = {
-    "mse": metrics.mse,
-    "mae": metrics.mae,
-    "psnr": metrics.psnr,
-    "ssim": metrics.ssim,
-    "ssim_openstl": partial(metrics.ssim, data_range=2.0),
-    "bce": metrics.bce,
-    "sharpness": metrics.sharpness,
-    "mass": metrics.mass,
-}
-
-
 def main(args):
     if not args.model and not args.data_file:
         raise cli.UserError("nothing to measure: give --model, --data_file or both")
     dest, device = Path(args.dest), training.choose_device(args.device)
-    models = [baselines.Trained(path, device) for path in args.model]
+    models = [Trained(path, device) for path in args.model]
     if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:
         raise cli.UserError("the models differ in their frames' size or skip: measure them one by one")
     data_file, skip = args.data_file or models[0].data_file, models[0].skip if models else 1
@@ -65,15 +54,15 @@ def main(args):
         raise cli.UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
     train = Frames(models[0].data_file if models else data_file, "train", crop)
     known = train.evenly_spaced(5000).numpy() / np.float32(255)
-    predictors = baselines.in_pixels(known.mean(0))
+    predictors = in_pixels(known.mean(0))
     for model in {model.codec.identity: model for model in models}.values():
-        predictors |= baselines.in_latents(model.codec, "" if len(models) == 1 else f", codec of {model.name}")
+        predictors |= in_latents(model.codec, "" if len(models) == 1 else f", codec of {model.name}")
     predictors |= {model.name: model.predict for model in models}
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 
     digits = None if corners is None else metrics.Digits(frames / np.float32(255), corners, size)
     scores = measure(predictors, frames, args, digits, known)
-    runs = metrics.count_coherent(scores, baselines.COPY, digits and digits.threshold)
+    runs = metrics.count_coherent(scores, COPY, digits and digits.threshold)
     summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
 
     dest.mkdir(parents=True, exist_ok=True)
@@ -101,8 +90,7 @@ def measure(predictors, frames, args, digits, known):
             for name, predict in predictors.items():
                 made = predict(past, future)
                 primed, made = made[:, : -args.horizon], made[:, -args.horizon :]
-                row = {metric: function(made, future) for metric, function in METRICS.items()}
-                row["nearest"] = metrics.nearest(made, known)
+                row = metrics.score(made, future) | {"nearest": metrics.nearest(made, known)}
                 if digits:
                     row["identity"], row["distance"] = digits.find(made, videos)
                 if primed.shape[1]:

@@ -9,9 +9,9 @@ from tqdm import tqdm
 import cli
 from data.hdf5 import SPLITS, Frames
 from data.pictures import save_comparison, save_plain
-from models import checkpoint, training
-from models.codec import Codec, unit_scale
-from models.lstm import LatentLSTM
+from models import training
+from models.codec import unit_scale
+from models.predictors import Trained
 
 
 def flags():
@@ -37,12 +37,8 @@ def flags():
 
 
 def main(args):
-    device, path = training.choose_device(args.device), Path(args.model)
-    content = checkpoint.load(path, LatentLSTM)
-    lstm = checkpoint.build(content, LatentLSTM).to(device)
-    skip, codec_id = content["args"]["frame_skip"], content["parents"]["codec"]["id"]
-    codec = Codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
-    data_file = args.data_file or checkpoint.parent_path(path, content, "frames")
+    model = Trained(args.model, training.choose_device(args.device))
+    codec, skip, data_file = model.codec, model.skip, args.data_file or model.data_file
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
     if frames.shape[1:] != codec.frame_shape:
         raise cli.UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")
@@ -55,9 +51,9 @@ def main(args):
     context = torch.stack([video[: args.prime] for video in truth])
     latents = torch.stack(codec.encode(context.flatten(0, 1)), dim=1).unflatten(0, context.shape[:2])
     with torch.no_grad():
-        predicted = codec.decode(lstm.rollout(latents, args.predict)).cpu()
+        predicted = codec.decode(model.lstm.rollout(latents, args.predict)).cpu()
 
-    dest = Path(args.dest or Path("picture_output") / path.resolve().parent.name)
+    dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     dest.mkdir(parents=True, exist_ok=True)
     fps = args.fps or frames.attributes["frame_rate"] / skip
     for v, true, video in zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True):

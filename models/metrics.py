@@ -3,6 +3,8 @@
 All take frames float32 in [0, 1], predicted and true, (V, T, channels, height, width), and give (V, T).
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from skimage.feature import match_template
@@ -50,6 +52,13 @@ def sharpness(predicted, true):
 def mass(predicted, true):
     """Sum of pixels relative to the true frame's."""
     return predicted.sum((2, 3, 4)) / true.sum((2, 3, 4)).clip(1e-6)
+
+
+def score(predicted, true):
+    """All of the above: {name: (V, T)}."""
+    functions = {"mse": mse, "mae": mae, "psnr": psnr, "ssim": ssim, "ssim_openstl": partial(ssim, data_range=2.0)}
+    functions |= {"bce": bce, "sharpness": sharpness, "mass": mass}
+    return {name: function(predicted, true) for name, function in functions.items()}
 
 
 def gradient_energy(frames):

@@ -13,7 +13,7 @@ import evaluate
 import moving_mnist
 from cli import UserError
 from data.benchmark import read_windows
-from models import baselines, metrics
+from models import metrics, predictors
 
 
 def test_metrics_of_frames_of_known_error():
@@ -71,7 +71,7 @@ def benchmark(tmp_path_factory):
 def reference_figures(path):
     frames, _, _ = read_windows(path, "test", 20)
     past, future = np.split(frames / np.float32(255), 2, axis=1)
-    rules = baselines.in_pixels(future.mean((0, 1)))
+    rules = predictors.in_pixels(future.mean((0, 1)))
     figures = {name: metrics.mse(predict(past, future), future).mean() for name, predict in rules.items()}
     return figures | {"bce": metrics.bce(future, future).mean()}
 
@@ -79,7 +79,7 @@ def reference_figures(path):
 def test_the_fields_reference_figures(benchmark):
     """Of regenerated videos, in units of a black frame's error: the packaged digits are thinner than all of MNIST's."""
     figures = reference_figures(benchmark)
-    assert figures[baselines.COPY] / figures["black"] == pytest.approx(280 / 170, rel=0.04)
+    assert figures[predictors.COPY] / figures["black"] == pytest.approx(280 / 170, rel=0.04)
     assert figures["mean frame of the training set"] / figures["black"] == pytest.approx(150 / 170, rel=0.04)
     assert figures["bce"] == pytest.approx(86.5, rel=0.04)
 
@@ -88,7 +88,7 @@ def test_the_fields_reference_figures(benchmark):
 def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
     """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the mean frame 150."""
     figures = reference_figures(regenerated(tmp_path / "b.hdf5", "data/mnist"))
-    assert figures[baselines.COPY] == pytest.approx(280, rel=0.04)
+    assert figures[predictors.COPY] == pytest.approx(280, rel=0.04)
     assert figures["black"] == pytest.approx(170, rel=0.04)
     assert figures["mean frame of the training set"] == pytest.approx(150, rel=0.04)
     assert figures["bce"] == pytest.approx(86.5, rel=0.04)
@@ -117,7 +117,7 @@ def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(bench
         score, distance = digits.find(made, np.arange(40))
         scores[name] = {"sharpness": metrics.sharpness(made, future), "mass": metrics.mass(made, future)}
         scores[name] |= {"identity": score, "distance": distance}
-    runs = metrics.count_coherent(scores, baselines.COPY, digits.threshold)
+    runs = metrics.count_coherent(scores, predictors.COPY, digits.threshold)
     assert np.median(runs["truth"]["coherent"]) == 10
     assert (runs["black"]["coherent"] == 0).all()
 
