@@ -55,8 +55,9 @@ def main(args):
     train = Frames(models[0].data_file if models else data_file, "train", crop)
     known = train.evenly_spaced(5000).numpy() / np.float32(255)
     predictors = in_pixels(known.mean(0))
-    for model in {model.codec.identity: model for model in models}.values():
-        predictors |= in_latents(model.codec, "" if len(models) == 1 else f", codec of {model.name}")
+    first_with = {model.codec.identity: model for model in reversed(models)}
+    for model in first_with.values():
+        predictors |= in_latents(model.codec, f", codec of {model.name}" if len(first_with) > 1 else "")
     predictors |= {model.name: model.predict for model in models}
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 

@@ -86,13 +86,13 @@ def save_comparison(path, truth, prediction, prime, fps, scale):
 
 def save_curves(path, curves):
     """Plot {name: error of each frame ahead}, the errors' scale logarithmic."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
     for (name, errors), style in zip(curves.items(), itertools.cycle(["-", "--", ":"]), strict=False):
         axes.plot(range(1, len(errors) + 1), errors, style, marker=".", label=name)
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside lower left", frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)
 
 
