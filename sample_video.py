@@ -49,7 +49,7 @@ def main(args):
 
     truth = [frames.video(v)[::skip][: args.prime + args.predict] for v in chosen]
     context = torch.stack([video[: args.prime] for video in truth])
-    latents = torch.stack(codec.encode(context.flatten(0, 1)), dim=1).unflatten(0, context.shape[:2])
+    latents = codec.encode_videos(context)
     with torch.no_grad():
         predicted = codec.decode(model.lstm.rollout(latents, args.predict)).cpu()
 

@@ -81,6 +81,10 @@ class Codec:
         parts = [self.networks.encode(part.to(self.device)) for part in frames.split(batch_size)]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
+    def encode_videos(self, frames):
+        """Latents (V, T, 2, z_dim), mean and log-sigma, of frames (V, T, channels, height, width) uint8."""
+        return torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(0, frames.shape[:2])
+
     @torch.no_grad()
     def decode(self, z, batch_size=256):
         """Frames (..., channels, height, width) in [0, 1] for latents (..., z_dim)."""

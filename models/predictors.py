@@ -50,8 +50,7 @@ def in_latents(codec, note=""):
 
 def encode(codec, frames):
     """Latents (V, T, 2, z_dim) of frames (V, T, channels, height, width), float32 in [0, 1] that were uint8."""
-    flat = torch.from_numpy(frames).flatten(0, 1).mul(255).round().to(torch.uint8)
-    return torch.stack(codec.encode(flat), dim=1).unflatten(0, frames.shape[:2])
+    return codec.encode_videos(torch.from_numpy(frames).mul(255).round().to(torch.uint8))
 
 
 class Trained:
