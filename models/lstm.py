@@ -141,10 +141,7 @@ class LatentLSTM(nn.Module):
         """
         sequence = difference(latents) if self.diffs else latents
         target = sequence[:, 1:]
-        prediction, state = self.run(sequence[:, : target.shape[1] - self.free])
-        for _ in range(self.free):
-            step, state = self.run(prediction[:, -1:], state)
-            prediction = torch.cat([prediction, step], dim=1)
+        prediction = self.unroll(sequence[:, : target.shape[1] - self.free], self.free)
         squared_error = (prediction[:, :, 0] - target[:, :, 0]).square()
         if self.kl:
             loss = kl_divergence(
@@ -153,6 +150,15 @@ class LatentLSTM(nn.Module):
         else:
             loss = squared_error.mean()
         return {"loss": loss, "squared_error": squared_error.sum(-1).mean()}
+
+    def unroll(self, context, steps):
+        """Predictions after each latent of context (B, T, rows, z_dim), then `steps` in free running: (B, T + steps, …)."""
+        prediction, state = self.run(context)
+        predictions = [prediction]
+        for _ in range(steps):
+            prediction, state = self.run(prediction[:, -1:], state)
+            predictions.append(prediction)
+        return torch.cat(predictions, dim=1)
 
     def run(self, sequence, state=None):
         """Read a sequence (B, T, rows, z_dim) at once -> the prediction after each step, same shape, and the state.

@@ -1,0 +1,58 @@
+"""Autoencoder and LSTM as one network, trained on the pixels of what it predicts."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.lstm import LatentLSTM
+from models.vae import VCAE, kl_to_standard_normal
+
+
+class Joint(nn.Module):
+    """The VAE of frames and the LSTM on its latents, from frames to predicted frames.
+
+    vcae, lstm: their configurations; lstm's `free` says how many frames at a video's end are predicted in free running.
+    shown: so many predicted frames of a video, drawn at random, are painted in training, and half as many
+    reconstructions: painting is what costs.
+    """
+
+    def __init__(self, vcae, lstm, shown=4):
+        super().__init__()
+        self.config = {"vcae": vcae, "lstm": lstm, "shown": shown}
+        self.vcae, self.lstm, self.shown = VCAE(**vcae), LatentLSTM(**lstm), shown
+
+    def forward(self, frames):
+        """The loss for videos (B, T, channels, height, width) in [0, 1], in nats a frame, and squared errors.
+
+        All but the last `free` + 1 frames are encoded, and these predicted. The loss is -log p of predicted frames and
+        the VAE's own bound for frames that were encoded, so that it stays an autoencoder.
+        """
+        free = self.lstm.free + 1
+        past, future = frames[:, :-free], frames[:, -free:]
+        mu, log_sigma = (t.float().unflatten(0, past.shape[:2]) for t in self.vcae.encode(past.flatten(0, 1)))
+        predicted = self.lstm.unroll(torch.stack([mu, log_sigma], dim=2), self.lstm.free)[:, -free:, 0]
+        noise = torch.randn_like(mu) * torch.exp(log_sigma) if self.training else 0
+        predicted, future = self.draw(predicted, future, self.shown)
+        again, past = self.draw(mu + noise, past, self.shown // 2)
+        nll, squared_error = self.paint(predicted, future)
+        nll_past, squared_error_past = self.paint(again, past)
+        kl = kl_to_standard_normal(mu, log_sigma) / mu[..., 0].numel()
+        return {
+            "loss": nll + nll_past + self.vcae.beta * kl,
+            "squared_error": squared_error,
+            "reconstruction": squared_error_past,
+            "kl": kl,
+        }
+
+    def draw(self, latents, frames, count):
+        """In training, `count` of the time steps, the same of all videos; in evaluation, all of them."""
+        if not self.training:
+            return latents, frames
+        steps = torch.randperm(latents.shape[1], device=latents.device)[:count]
+        return latents[:, steps], frames[:, steps]
+
+    def paint(self, latents, frames):
+        """-log p of frames (B, T, ...) given latents (B, T, z_dim), and the squared error, both a mean over frames."""
+        output, frames = self.vcae.decoder(latents.flatten(0, 1)).float(), frames.flatten(0, 1)
+        squared_error = F.mse_loss(self.vcae.mean(output), frames, reduction="sum")
+        return self.vcae.nll(output, frames) / len(frames), squared_error / len(frames)

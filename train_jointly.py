@@ -1,0 +1,49 @@
+"""Train an LSTM and its autoencoder together, on the pixels of free-running frames of videos made on the way."""
+
+import os
+from pathlib import Path
+
+import cli
+from data.generated import GeneratedVideos
+from models import checkpoint, training
+from models.codec import unit_scale
+from models.joint import Joint
+from models.lstm import LatentLSTM
+from models.vae import VCAE
+
+
+def flags():
+    parser = training.Parser(
+        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=40, lr=1e-3, schedule="cosine"
+    )
+    parser.add_argument("--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from")
+    parser.add_argument("--seq_length", type=cli.whole(3), default=21, help="frames a video")
+    parser.add_argument("--rollout", type=cli.whole(0), default=10, help="last frames of it predicted in free running")
+    parser.add_argument("--shown", type=cli.whole(1), default=4, help="predicted frames painted of each video")
+    return parser
+
+
+def main(args):
+    content = checkpoint.load(args.lstm, LatentLSTM)
+    codec_path, frames = (checkpoint.parent_path(args.lstm, content, role) for role in ("codec", "frames"))
+    codec = checkpoint.load(codec_path, VCAE)
+    train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
+    device, run = training.start(args), Path(args.save_to)
+
+    model = Joint(codec["config"], content["config"] | {"free": args.rollout}, args.shown)
+    model.vcae.load_state_dict(codec["model"])
+    model.lstm.load_state_dict(content["model"])
+    training.fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
+
+    # Apart again, as the checkpoints that later stages know.
+    best = checkpoint.load(run / "best.pt", Joint)
+    model, about = checkpoint.build(best, Joint), {**best["args"], "frame_skip": content["args"]["frame_skip"]}
+    checkpoint.save(run / "vcae.pt", model.vcae, about, best["history"], {})
+    codec_id = checkpoint.identity(checkpoint.load(run / "vcae.pt", VCAE))
+    parents = {"codec": {"path": "vcae.pt", "id": codec_id}, "frames": {"path": os.path.relpath(frames, run)}}
+    checkpoint.save(run / "lstm.pt", model.lstm, about, best["history"], parents)
+    print(f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder {run}/vcae.pt")
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())
