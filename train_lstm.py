@@ -21,8 +21,13 @@ def flags():
         "--frame_skip", type=cli.whole(1), help="take every so-many-th frame; if not given: as the data says"
     )
     parser.add_argument(
-        "--kl_loss", action=cli.Switch, default=True, help="KL between posterior and prediction, else MSE on Z"
+        "--loss",
+        choices=("kl", "weighted", "mse", "mdn"),
+        default="kl",
+        help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density",
     )
+    parser.add_argument("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
+    parser.add_argument("--mixtures", type=cli.whole(1), default=5, help="Gaussians of --loss mdn")
     parser.add_argument("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
     parser.add_argument(
         "--rollout", type=cli.whole(0), default=0, help="last frames of a window trained in free running"
@@ -43,6 +48,8 @@ def flags():
 def main(args):
     if args.rollout > args.seq_length - 3:
         raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
+    if args.kl_loss is not None:
+        args.loss = "kl" if args.kl_loss else "mse"
     about = Videos(args.data_file, "train", "latents").attributes
     args.frame_skip = args.frame_skip or about["frame_skip"]
     train, valid = (
@@ -56,7 +63,8 @@ def main(args):
         args.lstm_n_hid,
         args.layers,
         args.dropout,
-        args.kl_loss,
+        args.loss,
+        args.mixtures,
         args.diffs,
         args.peepholes,
         free=args.rollout,

@@ -9,10 +9,10 @@ from data.hdf5 import SPLITS, Videos
 
 
 class GeneratedVideos(Dataset):
-    """Videos like those of a file of moving_mnist.py, from the same digits: item i is (seq_len, 1, height, width) uint8.
+    """Videos like those of a file of moving_mnist.py, from the same digits.
 
-    There are as many as in the file's split, and others in each epoch, from (seed, epoch). Raises UserError if the
-    file's frames were not generated, or MNIST is not where it was.
+    Item i is (seq_len, 1, height, width) uint8. There are as many as in the file's split, and others in each epoch,
+    from (seed, epoch). Raises UserError if the file's frames were not generated, or MNIST is not where it was.
     """
 
     def __init__(self, path, split, seq_len, seed):

@@ -10,7 +10,7 @@ import torch
 
 from cli import UserError
 
-FORMAT = 1
+FORMAT = 2
 KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
 
 

@@ -30,7 +30,8 @@ class Joint(nn.Module):
         free = self.lstm.free + 1
         past, future = frames[:, :-free], frames[:, -free:]
         mu, log_sigma = (t.float().unflatten(0, past.shape[:2]) for t in self.vcae.encode(past.flatten(0, 1)))
-        predicted = self.lstm.unroll(torch.stack([mu, log_sigma], dim=2), self.lstm.free)[:, -free:, 0]
+        outputs = self.lstm.unroll(torch.stack([mu, log_sigma], dim=2), self.lstm.free)
+        predicted = self.lstm.latent(outputs[:, -free:])[:, :, 0]
         noise = torch.randn_like(mu) * torch.exp(log_sigma) if self.training else 0
         predicted, future = self.draw(predicted, future, self.shown)
         again, past = self.draw(mu + noise, past, self.shown // 2)

@@ -1,10 +1,12 @@
 """The LSTM that reads a sequence of latents and predicts the next one, with the 2016 cell (Lasagne's)."""
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 
 class PeepholeSequence(torch.autograd.Function):
@@ -96,15 +98,17 @@ class PeepholeLSTM(nn.Module):
 class LatentLSTM(nn.Module):
     """Predicts the next latent of a sequence.
 
-    kl: the objective is KL(posterior || prediction), and log-sigmas are read and predicted beside the means; else
-    the mean squared error on the posterior means. diffs: differences of consecutive latents are read and predicted.
-    peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient clipping of the 2016 cell.
+    loss: "kl", KL(posterior || prediction), with log-sigmas read and predicted beside the means; "weighted", the
+    squared error of the means over the posterior variance, which is the same KL if the deviation is taken as known;
+    "mse", the mean squared error of the means; "mdn", -log p of the mean under a predicted mixture of `mixtures`
+    diagonal Gaussians (Bishop 1994; Graves 2013, eqs 19-25). diffs: differences of consecutive latents are read and
+    predicted. peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient clipping of the 2016 cell.
     free: so many of a training window's last latents are predicted in free running, as they are when sampling; 0 is
-    the original's teacher forcing. residual: what is added to the mean that the network puts out: "none"; "first", the
-    last mean; "second", the last mean and the last difference, which is read, too.
+    the original's teacher forcing. residual: what is added to the means that the network puts out: "none"; "first",
+    the last mean; "second", the last mean and the last difference, which is read, too.
 
-    A latent is (rows, z_dim): its mean and, with kl, its log-sigma. Where two rows are given and one is needed, the
-    first is used.
+    A latent is (rows, z_dim): its mean and, with "kl", its log-sigma. Where two rows are given and one is needed, the
+    first is used. An output is a predicted latent or, with "mdn", (mixtures, 2 z_dim + 1): `latent` takes one from it.
     """
 
     def __init__(
@@ -113,7 +117,8 @@ class LatentLSTM(nn.Module):
         n_hid=1024,
         layers=2,
         dropout=0.3,
-        kl=True,
+        loss="kl",
+        mixtures=5,
         diffs=False,
         peepholes=True,
         clip=10.0,
@@ -122,46 +127,50 @@ class LatentLSTM(nn.Module):
     ):
         super().__init__()
         self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        self.rows, self.z_dim, self.dropout = 2 if kl else 1, z_dim, dropout
-        self.kl, self.diffs, self.peepholes, self.clip, self.free = kl, diffs, peepholes, clip, free
-        self.residual = residual
+        self.rows, self.z_dim, self.dropout, self.loss = 2 if loss == "kl" else 1, z_dim, dropout, loss
+        self.diffs, self.peepholes, self.clip, self.free, self.residual = diffs, peepholes, clip, free, residual
         sizes = [(self.rows + (residual == "second")) * z_dim] + [n_hid] * layers
         layer = PeepholeLSTM if peepholes else lambda i, h: nn.LSTM(i, h, batch_first=True)
         self.layers = nn.ModuleList(layer(i, h) for i, h in itertools.pairwise(sizes))
-        self.project = nn.Linear(n_hid, self.rows * z_dim)
+        self.output_shape = (mixtures, 2 * z_dim + 1) if loss == "mdn" else (self.rows, z_dim)
+        self.project = nn.Linear(n_hid, math.prod(self.output_shape))
         nn.init.xavier_uniform_(self.project.weight)
         nn.init.zeros_(self.project.bias)
+        if loss == "mdn":  # Gaussians that begin alike stay alike
+            nn.init.normal_(self.project.bias.data.view(self.output_shape)[:, :z_dim], std=0.1)
 
     def forward(self, latents):
         """The loss of predicting each latent of (B, T, 2, z_dim) from those before it.
 
-        With kl: KL in nats, summed over time and z_dim, a mean over sequences; else the mean squared error. Beside
-        it the squared error of the predicted means (with diffs: of their differences), summed over z_dim, a mean over
-        frames.
+        "mse" is a mean; the others, in nats, are summed over time and z_dim, a mean over sequences. Beside it the
+        squared error of the predicted means (with diffs: of their differences), summed over z_dim, a mean over frames.
         """
         sequence = difference(latents) if self.diffs else latents
-        target = sequence[:, 1:]
-        prediction = self.unroll(sequence[:, : target.shape[1] - self.free], self.free)
-        squared_error = (prediction[:, :, 0] - target[:, :, 0]).square()
-        if self.kl:
-            loss = kl_divergence(
-                target[:, :, 0], target[:, :, 1], prediction[:, :, 0], prediction[:, :, 1]
-            ).sum() / len(latents)
+        mean, log_sigma = sequence[:, 1:, 0], sequence[:, 1:, -1]
+        output = self.unroll(sequence[:, : mean.shape[1] - self.free], self.free)
+        predicted = self.latent(output)
+        squared_error = (predicted[:, :, 0] - mean).square()
+        if self.loss == "kl":
+            loss = kl_divergence(mean, log_sigma, *predicted.unbind(2)).sum() / len(latents)
+        elif self.loss == "weighted":
+            loss = (0.5 * squared_error * torch.exp(-2 * log_sigma)).sum() / len(latents)
+        elif self.loss == "mdn":
+            loss = -mixture(output).log_prob(mean).sum() / len(latents)
         else:
             loss = squared_error.mean()
         return {"loss": loss, "squared_error": squared_error.sum(-1).mean()}
 
     def unroll(self, context, steps):
-        """Predictions after each latent of context (B, T, rows, z_dim), then `steps` in free running: (B, T + steps, …)."""
-        prediction, state = self.run(context)
-        predictions = [prediction]
+        """The outputs after each latent of context (B, T, rows, z_dim), then `steps` in free running."""
+        output, state = self.run(context)
+        outputs = [output]
         for _ in range(steps):
-            prediction, state = self.run(prediction[:, -1:], state)
-            predictions.append(prediction)
-        return torch.cat(predictions, dim=1)
+            output, state = self.run(self.latent(output[:, -1:]), state)
+            outputs.append(output)
+        return torch.cat(outputs, dim=1)
 
     def run(self, sequence, state=None):
-        """Read a sequence (B, T, rows, z_dim) at once -> the prediction after each step, same shape, and the state.
+        """Read a sequence (B, T, rows, z_dim) at once -> the output after each step (B, T, ...), and the state.
 
         The state is that of each layer and, after them, the last mean.
         """
@@ -171,42 +180,73 @@ class LatentLSTM(nn.Module):
         if self.residual == "second":
             x = torch.cat([x, step], dim=2)
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
-        clip = self.clip / len(x) if self.kl else self.clip
+        clip = self.clip if self.loss == "mse" else self.clip / len(x)
         for i, layer in enumerate(self.layers):
             x = F.dropout(x, self.dropout, self.training)
             x, states[i] = layer(x, states[i], clip) if self.peepholes else layer(x, states[i])
-        prediction = self.project(x).float().unflatten(2, (self.rows, self.z_dim))
+        output = self.project(x).float().unflatten(2, self.output_shape)
         if self.residual != "none":
-            base = mean + step if self.residual == "second" else mean
-            prediction = torch.cat([prediction[:, :, :1] + base[:, :, None], prediction[:, :, 1:]], dim=2)
-        return prediction, [*states, mean[:, -1:]]
+            base = (mean + step if self.residual == "second" else mean)[:, :, None]
+            others = (0, 0, 0, self.rows - 1) if self.loss != "mdn" else (0, self.z_dim + 1)  # all but the means
+            output = output + F.pad(base, others)
+        return output, [*states, mean[:, -1:]]
 
-    def predict(self, latent, state=None):
+    def latent(self, output, temperature=None):
+        """The predicted latents (B, T, rows, z_dim) that an output gives.
+
+        Of a mixture it is the mean or, with a temperature, a sample: weights are taken to the power 1/temperature,
+        variances times temperature (Ha & Eck 2018, eq. 8), so that 0 gives the likeliest Gaussian's mean.
+        """
+        if self.loss != "mdn":
+            return output
+        if temperature is None:
+            return mixture(output).mean[:, :, None]
+        gaussians, weights = output[..., :-1], output[..., -1]
+        weights = weights / temperature if temperature else weights.masked_fill(weights < weights.amax(-1, True), -1e9)
+        chosen = Categorical(logits=weights).sample()[..., None, None]
+        mean, log_sigma = gaussians.take_along_dim(chosen, dim=2).chunk(2, dim=-1)
+        return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
+
+    def predict(self, latent, state=None, temperature=None):
         """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state after it.
 
         With diffs the first latent gives no difference yet: the prediction is that nothing moves.
         """
         if not self.diffs:
-            prediction, state = self.run(latent[:, None], state)
-            return prediction[:, 0], state
+            output, state = self.run(latent[:, None], state)
+            return self.latent(output, temperature)[:, 0], state
         latent = latent[:, : self.rows]
         if state is None:
             return latent, (None, latent)
         state, last = state
-        step, state = self.run(difference(torch.stack([last, latent], dim=1)), state)
-        return integrate(latent, step[:, 0]), (state, latent)
+        output, state = self.run(difference(torch.stack([last, latent], dim=1)), state)
+        return integrate(latent, self.latent(output, temperature)[:, 0]), (state, latent)
 
-    def rollout(self, context, steps):
+    def rollout(self, context, steps, temperature=None):
         """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T + steps, z_dim).
 
         Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents before them; the rest
-        are predictions from the model's own.
+        are predictions from the model's own. temperature: as of `latent`, for the rest.
         """
         means, state, latent = [context[:, 0, 0]], None, None
-        for t in range(context.shape[1] + steps - 1):
-            latent, state = self.predict(context[:, t] if t < context.shape[1] else latent, state)
+        primed = context.shape[1] - 1
+        for t in range(primed + steps):
+            latent = context[:, t] if t <= primed else latent
+            latent, state = self.predict(latent, state, temperature if t >= primed else None)
             means.append(latent[:, 0])
         return torch.stack(means, dim=1)
+
+
+def mixture(output):
+    """The mixture of diagonal Gaussians (..., z_dim) of an output (..., K, 2 z_dim + 1): means, log-sigmas, logits."""
+    mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
+    gaussians = Independent(Normal(mean, floor(log_sigma).exp()), 1)
+    return MixtureSameFamily(Categorical(logits=output[..., -1]), gaussians)
+
+
+def floor(log_sigma):
+    """log-sigma of at least -5: a Gaussian that falls upon a single latent would have any likelihood it likes."""
+    return log_sigma.clamp_min(-5)
 
 
 def difference(latents):

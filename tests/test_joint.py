@@ -89,7 +89,8 @@ def test_predicted_frames_are_not_read():
     changed[:, -3:] = 0
     reconstruction = [model(f)["reconstruction"] for f in (frames, changed)]
     kl = [model(f)["kl"] for f in (frames, changed)]
-    assert reconstruction[0] == reconstruction[1] and kl[0] == kl[1]
+    assert reconstruction[0] == reconstruction[1]
+    assert kl[0] == kl[1]
     assert model(frames)["squared_error"] != model(changed)["squared_error"]
 
 
@@ -101,8 +102,10 @@ def test_generated_videos_are_those_of_the_file_in_kind_and_others_in_every_epoc
     for epoch in (1, 2, 1):
         videos.set_epoch(epoch)
         batches.append(videos.__getitems__([0, 3]).numpy())
-    assert batches[0].shape == (2, 9, *first.shape[1:]) and batches[0].dtype == np.uint8
-    assert (batches[0] == batches[2]).all() and (batches[0] != batches[1]).any()
+    assert batches[0].shape == (2, 9, *first.shape[1:])
+    assert batches[0].dtype == np.uint8
+    assert (batches[0] == batches[2]).all()
+    assert (batches[0] != batches[1]).any()
     assert (batches[0][0, :8] != first).any(), "a video of the file came again"
     assert len(videos) == 12
 
@@ -118,5 +121,5 @@ def test_frames_that_were_not_generated_are_refused(tmp_path, chain):
     path.write_bytes((chain / "frames.hdf5").read_bytes())
     with h5py.File(path, "r+") as file:
         del file.attrs["physics"]
-    with pytest.raises(UserError, match="film.hdf5 was not made by moving_mnist.py"):
+    with pytest.raises(UserError, match=r"film\.hdf5 was not made by moving_mnist\.py"):
         GeneratedVideos(path, "train", 9, seed=0)

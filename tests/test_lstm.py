@@ -1,5 +1,7 @@
 """The latent LSTM against the original's tensors, and what must hold of its predictions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from golden import assert_close, load
 from torch.nn import functional as F
 
 from models import lstm
-from models.lstm import LatentLSTM, PeepholeSequence, difference, integrate
+from models.lstm import LatentLSTM, PeepholeSequence, difference, integrate, mixture
 
 GATES = ("ingate", "forgetgate", "cell", "outgate")
 PEEPHOLES = ("ingate", "forgetgate", "outgate")
@@ -37,7 +39,7 @@ class Golden:
 
     def __init__(self, name, **kwargs):
         self.tensors, self.kl = load(name), name == "z_vlstm"
-        self.model = LatentLSTM(4, 6, 2, kl=self.kl, **kwargs).eval()
+        self.model = LatentLSTM(4, 6, 2, loss="kl" if self.kl else "mse", **kwargs).eval()
         self.model.load_state_dict(ours(lambda name: self.tensors[f"param:{name}"], self.kl))
         z = [self.tensors["z_in"]] + ([self.tensors["z_ls_in"]] if self.kl else [])
         target = [self.tensors["z_tgt"]] + ([self.tensors["z_ls_tgt"]] if self.kl else [])
@@ -135,14 +137,17 @@ def sequences(model, frames=8, videos=3, seed=0):
 
 KINDS = [
     {},
-    {"kl": False},
+    {"loss": "mse"},
     {"diffs": True},
-    {"kl": False, "diffs": True},
-    {"residual": "first", "kl": False},
+    {"loss": "mse", "diffs": True},
+    {"residual": "first", "loss": "mse"},
     {"residual": "second"},
     {"residual": "second", "diffs": True},
     {"peepholes": False},
-    {"peepholes": False, "kl": False, "diffs": True, "layers": 1},
+    {"peepholes": False, "loss": "mse", "diffs": True, "layers": 1},
+    {"loss": "weighted"},
+    {"loss": "mdn", "mixtures": 3, "residual": "second"},
+    {"loss": "mdn", "mixtures": 2, "diffs": True},
 ]
 
 
@@ -154,7 +159,7 @@ def model(request):
 
 def test_step_by_step_equals_at_once(model):
     latents = sequences(model)
-    at_once, _ = model.run(difference(latents) if model.diffs else latents)
+    at_once = model.latent(model.run(difference(latents) if model.diffs else latents)[0])
     state, steps = None, []
     for t in range(latents.shape[1]):
         before = latents[:, t, 0]
@@ -188,19 +193,20 @@ def test_rollout_begins_with_the_first_mean_and_one_step_predictions(model):
 def test_free_running_training_does_what_sampling_does(model):
     latents = sequences(model)
     latents[:, :, 1] = -3  # sure posteriors: no variance has to be negative when differences are integrated
-    model.free, model.kl = 4, False
+    model.free = 4
     means = model.rollout(latents[:, :3], 5)
     truth = latents[:, :, 0]
     error = (means - truth)[:, 1:]
     if model.diffs:  # the loss is on differences, of the truth in the context and of the prediction after it
         before = torch.cat([truth[:, :3], means[:, 3:-1]], dim=1)
         error = ((means[:, 1:] - before) - truth.diff(dim=1))[:, 1:]
-    torch.testing.assert_close(model(latents)["loss"], error.square().mean(), rtol=1e-4, atol=1e-5)
+    expected = error.square().sum(-1).mean()
+    torch.testing.assert_close(model(latents)["squared_error"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_differences_are_integrated():
     """Fault 7 of the original. A network that predicts a constant difference continues a path of constant velocity."""
-    model = LatentLSTM(3, 5, 1, kl=False, diffs=True).eval()
+    model = LatentLSTM(3, 5, 1, loss="mse", diffs=True).eval()
     velocity = torch.tensor([0.5, -1.0, 0.25])
     torch.nn.init.zeros_(model.project.weight)
     model.project.bias.data = velocity
@@ -247,3 +253,82 @@ def test_loss_falls_on_what_can_be_learned(model):
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     assert F.mse_loss(model.rollout(latents[:, :8], 1)[:, 8], latents[:, 8, 0]) < latents[:, 8, 0].var()
+
+
+def mixture_output(means, deviations, weights):
+    """An output (1, 1, K, 2 z_dim + 1) from means and deviations (K, z_dim) and weights (K,)."""
+    parts = [torch.as_tensor(part, dtype=torch.float32) for part in (means, deviations, weights)]
+    return torch.cat([parts[0], parts[1].log(), parts[2].log()[:, None]], dim=1)[None, None]
+
+
+def test_mixture_density_by_hand():
+    output = mixture_output([[0, 1], [2, -1]], [[0.5, 2], [1, 0.1]], [0.3, 0.7])
+    z = torch.tensor([0.4, -0.8])
+    gaussians = [
+        math.prod(math.exp(-0.5 * ((x - m) / s) ** 2) / (s * math.sqrt(2 * math.pi)) for x, m, s in rows)
+        for rows in ([(0.4, 0, 0.5), (-0.8, 1, 2)], [(0.4, 2, 1), (-0.8, -1, 0.1)])
+    ]
+    expected = math.log(0.3 * gaussians[0] + 0.7 * gaussians[1])
+    assert mixture(output).log_prob(z).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mixture_density_far_out_is_finite():
+    """Far from every Gaussian, and with log-sigmas and logits that a network may put out."""
+    model = LatentLSTM(2, 4, 1, loss="mdn", mixtures=3)
+    model.project.bias.data.view(3, 5).copy_(
+        torch.tensor([[0, 0, -80.0, 60, 300], [9, 9, 0, 0, -300], [0, 1, 2, 3, 4]])
+    )
+    loss = model(1e3 * torch.randn(2, 6, 2, 2))["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
+
+
+def test_samples_of_a_mixture_have_its_moments():
+    model = LatentLSTM(2, 4, 1, loss="mdn", mixtures=2)
+    output = mixture_output([[0, 1], [2, -1]], [[0.5, 1], [0.5, 0.1]], [0.25, 0.75]).expand(20000, -1, -1, -1)
+    torch.manual_seed(0)
+    samples = model.latent(output, temperature=1.0)
+    assert samples.shape == (20000, 1, 1, 2)
+    samples = samples.flatten(1)
+    torch.testing.assert_close(samples.mean(0), torch.tensor([1.5, -0.5]), rtol=0, atol=0.03)
+    torch.testing.assert_close(samples.var(0), torch.tensor([1.0, 1.0075]), rtol=0, atol=0.04)
+    torch.testing.assert_close(model.latent(output)[0].flatten(), torch.tensor([1.5, -0.5]))
+    cold = model.latent(output, temperature=0.25).flatten(1)
+    share = (cold[:, 0] > 1).float().mean().item()
+    assert share == pytest.approx(3**4 / (1 + 3**4), abs=0.01)
+
+
+def test_temperature_zero_is_the_likeliest_gaussian_whatever_the_seed():
+    model = LatentLSTM(2, 4, 1, loss="mdn", mixtures=2)
+    output = mixture_output([[0, 1], [2, -1]], [[0.5, 1], [0.5, 0.1]], [0.25, 0.75])
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert model.latent(output, temperature=0).flatten().tolist() == [2, -1]
+
+
+def test_two_ways_to_go_on_want_a_mixture():
+    """A walk of steps +1 or -1, by chance: one Gaussian cannot be likelier than log sigma 1, two can."""
+    loss = {}
+    for mixtures in (1, 5):
+        torch.manual_seed(0)
+        model = LatentLSTM(1, 8, 1, dropout=0, loss="mdn", mixtures=mixtures, residual="first")
+        optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+        for _ in range(150):
+            walk = (2.0 * torch.randint(2, (32, 10, 1)) - 1 + 0.05 * torch.randn(32, 10, 1)).cumsum(1)
+            value = model(torch.stack([walk, walk], 2))["loss"]
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        loss[mixtures] = value.item() / 9
+    assert loss[1] > 1.3  # 0.5 log(2 pi e) = 1.42 nats
+    assert loss[5] < 0.5
+
+
+def test_samples_differ_and_their_primed_part_does_not():
+    torch.manual_seed(1)
+    model = LatentLSTM(3, 5, 1, loss="mdn", mixtures=2).eval()
+    latents = sequences(model)
+    first, second = (model.rollout(latents, 4, temperature=1.0) for _ in range(2))
+    assert torch.equal(first[:, :8], second[:, :8])
+    assert (first[:, 8:] != second[:, 8:]).all()
