@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 import cli
@@ -31,7 +32,9 @@ def flags():
     )
     parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
     parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the bootstrap and the strips")
+    parser.add_argument("--samples", type=cli.whole(1), help="of --loss mdn, too: the best of so many for each video")
+    parser.add_argument("--temperature", type=cli.real(0), default=1.0, help="of the samples")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the bootstrap, the strips and the samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 
@@ -59,6 +62,10 @@ def main(args):
     for model in first_with.values():
         predictors |= in_latents(model.codec, f", codec of {model.name}" if len(first_with) > 1 else "")
     predictors |= {model.name: model.predict for model in models}
+    if args.samples:
+        torch.manual_seed(args.seed)
+        note = f", best of {args.samples} samples"
+        predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 
     digits = None if corners is None else metrics.Digits(frames / np.float32(255), corners, size)

@@ -29,15 +29,17 @@ def flags():
     parser.add_argument(
         "--plain", action=cli.Switch, default=False, help="the prediction alone, as the original had it"
     )
+    parser.add_argument("--temperature", type=cli.real(0), help="of samples of --loss mdn; if not given: its mean")
     parser.add_argument("--fps", type=cli.real(0, above=True), help="frames a second; if not given: as the data says")
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="chooses the videos")
+    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the choice of videos and of samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 
 
 def main(args):
     model = Trained(args.model, training.choose_device(args.device))
+    torch.manual_seed(args.seed)
     codec, skip, data_file = model.codec, model.skip, args.data_file or model.data_file
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
     if frames.shape[1:] != codec.frame_shape:
@@ -51,7 +53,7 @@ def main(args):
     context = torch.stack([video[: args.prime] for video in truth])
     latents = codec.encode_videos(context)
     with torch.no_grad():
-        predicted = codec.decode(model.lstm.rollout(latents, args.predict)).cpu()
+        predicted = codec.decode(model.lstm.rollout(latents, args.predict, args.temperature)).cpu()
 
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     dest.mkdir(parents=True, exist_ok=True)

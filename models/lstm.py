@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from cli import UserError
+
 
 class PeepholeSequence(torch.autograd.Function):
     r"""A peephole LSTM over a whole sequence, with its backward written out (Graves 2013, eqs 7-11).
@@ -226,8 +228,11 @@ class LatentLSTM(nn.Module):
         """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T + steps, z_dim).
 
         Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents before them; the rest
-        are predictions from the model's own. temperature: as of `latent`, for the rest.
+        are predictions from the model's own. temperature: as of `latent`, for the rest. Raises UserError if there is
+        a temperature and no mixture.
         """
+        if temperature is not None and self.loss != "mdn":
+            raise UserError(f"--temperature samples a mixture: train with --loss mdn, not {self.loss}")
         means, state, latent = [context[:, 0, 0]], None, None
         primed = context.shape[1] - 1
         for t in range(primed + steps):

@@ -1,5 +1,6 @@
 """All stages in order, in-process, on tiny data: each reads what the one before it left."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from conftest import run
 
+import evaluate
 import sample_video
+import train_lstm
 from cli import UserError
 from data.pictures import CAPTION, FREE, PRIMED
 
@@ -75,3 +78,25 @@ def test_run_folders_move_together_and_work_from_anywhere(chain, tmp_path, monke
 def test_samples_are_the_same_for_the_same_seed(chain, tmp_path):
     first, second = (sample(chain, tmp_path / name, "--prime", 5, "--n", 2) for name in "ab")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_samples_of_a_mixture(chain, tmp_path):
+    """Sampled videos differ by the seed, and without a mixture there is nothing to sample."""
+    flags = ["--data_file", chain / "vcae" / "latents.hdf5", "--save_to", tmp_path / "mdn", "--loss", "mdn"]
+    flags += ["--seq_length", 6, "--lstm_n_hid", 8, "--num_epochs", 1, "--batch_size", 5, "--device", "cpu"]
+    run(train_lstm, *flags)
+    model, small = tmp_path / "mdn" / "best.pt", ["--prime", 4, "--predict", 3, "--n", 1, "--format", "png"]
+    args = ["--model", model, "--temperature", 3, *small]
+    for name in ("a", "b"):
+        run(sample_video, *args, "--dest", tmp_path / name)
+    run(sample_video, "--model", model, *small, "--dest", tmp_path / "mean")
+    sheets = [iio.imread(next((tmp_path / name).iterdir())) for name in ("a", "b", "mean")]
+    assert (sheets[0] == sheets[1]).all()
+    assert (sheets[0] != sheets[2]).any()
+    with pytest.raises(UserError, match="train with --loss mdn, not kl"):
+        run(sample_video, "--model", chain / "lstm" / "best.pt", "--temperature", 1, *small)
+    run(
+        evaluate, "--model", model, "--samples", 3, "--context", 4, "--horizon", 3, "--dest", tmp_path / "e", "--n", 2
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "e" / "metrics.json").read_text())["predictors"]
+    assert f"{model}, best of 3 samples" in rows
