@@ -35,8 +35,11 @@ class Joint(nn.Module):
         noise = torch.randn_like(mu) * torch.exp(log_sigma) if self.training else 0
         predicted, future = self.draw(predicted, future, self.shown)
         again, past = self.draw(mu + noise, past, self.shown // 2)
-        nll, squared_error = self.paint(predicted, future)
-        nll_past, squared_error_past = self.paint(again, past)
+
+        # All are painted at once: batch norm should see both kinds together, as its running means do.
+        painted = self.vcae.decoder(torch.cat([predicted, again], dim=1).flatten(0, 1)).float()
+        painted = painted.unflatten(0, (len(frames), -1)).split([predicted.shape[1], again.shape[1]], dim=1)
+        (nll, squared_error), (nll_past, squared_error_past) = map(self.errors, painted, (future, past))
         kl = kl_to_standard_normal(mu, log_sigma) / mu[..., 0].numel()
         return {
             "loss": nll + nll_past + self.vcae.beta * kl,
@@ -52,8 +55,8 @@ class Joint(nn.Module):
         steps = torch.randperm(latents.shape[1], device=latents.device)[:count]
         return latents[:, steps], frames[:, steps]
 
-    def paint(self, latents, frames):
-        """-log p of frames (B, T, ...) given latents (B, T, z_dim), and the squared error, both a mean over frames."""
-        output, frames = self.vcae.decoder(latents.flatten(0, 1)).float(), frames.flatten(0, 1)
-        squared_error = F.mse_loss(self.vcae.mean(output), frames, reduction="sum")
-        return self.vcae.nll(output, frames) / len(frames), squared_error / len(frames)
+    def errors(self, output, frames):
+        """-log p of frames (B, T, ...) given the decoder's output, and the squared error; means."""
+        output, frames = output.flatten(0, 1), frames.flatten(0, 1)
+        squared_error = F.mse_loss(self.vcae.mean(output), frames, reduction="sum") / len(frames)
+        return self.vcae.nll(output, frames) / len(frames), squared_error
