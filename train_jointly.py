@@ -19,12 +19,16 @@ def flags():
     parser.add_argument("--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from")
     parser.add_argument("--seq_length", type=cli.whole(3), default=21, help="frames a video")
     parser.add_argument("--rollout", type=cli.whole(0), default=10, help="last frames of it predicted in free running")
-    parser.add_argument("--shown", type=cli.whole(1), default=4, help="predicted frames painted of each video")
+    parser.add_argument("--shown", type=cli.whole(2), default=4, help="predicted frames painted of each video")
     return parser
 
 
 def main(args):
     content = checkpoint.load(args.lstm, LatentLSTM)
+    if content["config"]["diffs"]:
+        raise cli.UserError(f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z itself")
+    if args.rollout > args.seq_length - 2:
+        raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     codec_path, frames = (checkpoint.parent_path(args.lstm, content, role) for role in ("codec", "frames"))
     codec = checkpoint.load(codec_path, VCAE)
     train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
