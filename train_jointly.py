@@ -6,7 +6,7 @@ from pathlib import Path
 import cli
 from data.generated import GeneratedVideos
 from models import checkpoint, training
-from models.codec import unit_scale
+from models.codec import load_parent, unit_scale
 from models.joint import Joint
 from models.lstm import LatentLSTM
 from models.vae import VCAE
@@ -29,8 +29,7 @@ def main(args):
         raise cli.UserError(f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z itself")
     if args.rollout > args.seq_length - 2:
         raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
-    codec_path, frames = (checkpoint.parent_path(args.lstm, content, role) for role in ("codec", "frames"))
-    codec = checkpoint.load(codec_path, VCAE)
+    codec, frames = load_parent(content, args.lstm, "codec", VCAE), checkpoint.parent_path(args.lstm, content, "frames")
     train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
     device, run = training.start(args), Path(args.save_to)
 
@@ -43,8 +42,8 @@ def main(args):
     best = checkpoint.load(run / "best.pt", Joint)
     model, about = checkpoint.build(best, Joint), {**best["args"], "frame_skip": content["args"]["frame_skip"]}
     checkpoint.save(run / "vcae.pt", model.vcae, about, best["history"], {})
-    codec_id = checkpoint.identity(checkpoint.load(run / "vcae.pt", VCAE))
-    parents = {"codec": {"path": "vcae.pt", "id": codec_id}, "frames": {"path": os.path.relpath(frames, run)}}
+    parents = {"codec": checkpoint.parent(run / "vcae.pt", checkpoint.load(run / "vcae.pt", VCAE), run)}
+    parents["frames"] = {"path": os.path.relpath(frames, run)}
     checkpoint.save(run / "lstm.pt", model.lstm, about, best["history"], parents)
     print(f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder {run}/vcae.pt")
 

@@ -11,10 +11,11 @@ import cli
 import evaluate
 import moving_mnist
 import sample_video
+import train_jointly
 import train_lstm
 import train_vcae
 
-MNIST, VCAE, LSTM, SAMPLE, EVALUATE = moving_mnist, train_vcae, train_lstm, sample_video, evaluate
+MNIST, VCAE, LSTM, JOINT, SAMPLE, EVALUATE = moving_mnist, train_vcae, train_lstm, train_jointly, sample_video, evaluate
 
 
 @pytest.fixture
@@ -67,6 +68,9 @@ def place(chain, tmp_path):
     with h5py.File(tmp_path / "small.hdf5", "w") as file:
         file.attrs.update({"format": 1, "kind": "frames", "frame_rate": 10.0, "frame_skip": 1, "source": "x"})
         file["test/frames"], file["test/starts"] = np.zeros((40, 1, 32, 32), np.uint8), np.array([0, 40])
+    content = torch.load(tmp_path / "lstm" / "best.pt")
+    content["config"]["diffs"] = True
+    torch.save(content, tmp_path / "diffs.pt")
     content = torch.load(tmp_path / "vcae" / "best.pt")
     content["model"]["mu.bias"] += 1
     (tmp_path / "retrained").mkdir()
@@ -115,6 +119,14 @@ CASES = [
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 2", "--seq_length"),
     (LSTM, "--data_file @vcae/latents.hdf5 --rollout 4", "--rollout 4 leaves no context in --seq_length 6"),
     (LSTM, "--data_file @vcae/latents.hdf5 --dropout 1", "--dropout"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --loss huber", "--loss"),
+    (JOINT, "--lstm @missing.pt", "missing.pt is not there"),
+    (JOINT, "--lstm @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
+    (JOINT, "--lstm @lstm/best.pt --save_to @lstm", "lstm holds a run already"),
+    (JOINT, "--lstm @lstm/best.pt --seq_length 9 --rollout 8", "--rollout 8 leaves no context in --seq_length 9"),
+    (JOINT, "--lstm @lstm/best.pt --shown 1", "--shown"),
+    (JOINT, "--lstm @diffs.pt", "diffs.pt was trained with --diffs"),
+    (SAMPLE, "--model @lstm/best.pt --temperature 1", "train with --loss mdn, not kl"),
     (SAMPLE, "--model @missing.pt", "missing.pt is not there"),
     (SAMPLE, "--model @foreign.pt", "foreign.pt is not a checkpoint"),
     (SAMPLE, "--model @cut.pt", "cut.pt cannot be read"),
@@ -134,6 +146,7 @@ DEFAULTS = {
     MNIST: "--dest @new.hdf5 --mnist sample --seqs 3",
     VCAE: "--data_file @frames.hdf5 --save_to @new --num_epochs 1 --device cpu --arch deep --nfilts 4",
     LSTM: "--data_file @vcae/latents.hdf5 --save_to @new --seq_length 6 --lstm_n_hid 8 --device cpu",
+    JOINT: "--lstm @lstm/best.pt --save_to @new --device cpu",
     EVALUATE: "--dest @new --device cpu",
     SAMPLE: "--dest @new --device cpu --prime 6",
 }
