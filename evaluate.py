@@ -1,22 +1,17 @@
 """Measure predictions of held-out videos, by trained LSTMs and by rules that learn nothing: tables, curves, strips."""
 
-import json
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import cli
 from data import pictures, tables
-from data.benchmark import read_windows
-from data.hdf5 import SPLITS, Frames, create
+from data.benchmark import keep_predictions, read_windows
+from data.hdf5 import SPLITS, Frames
 from models import metrics, training
 from models.predictors import COPY, Trained, in_latents, in_pixels
-
-CHUNK = 50  # videos predicted at a time
 
 
 def flags():
@@ -69,7 +64,8 @@ def main(args):
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 
     digits = None if corners is None else metrics.Digits(frames / np.float32(255), corners, size)
-    scores = measure(predictors, frames, args, digits, known)
+    with keep_predictions(args.save_predictions, vars(args)) as keep:
+        scores = metrics.measure(predictors, frames, args.context, digits, known, keep)
     runs = metrics.count_coherent(scores, COPY, digits and digits.threshold)
     summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
 
@@ -81,50 +77,11 @@ def main(args):
     tables.write_csv(dest / "metrics.csv", scores)
     tables.print_table(summary)
     pictures.save_curves(dest / "horizon.png", {name: rows["mse"].mean(0) for name, rows in scores.items()})
-    save_strips(dest / "strips.png", {model.name: model.predict for model in models}, frames, args)
-
-
-def measure(predictors, frames, args, digits, known):
-    """{predictor: {metric: (V, H)}}, all predictions saved on the way if --save_predictions names a file."""
-    scores = {name: [] for name in predictors}
-    with ExitStack() as stack:
-        file = args.save_predictions and stack.enter_context(
-            create(args.save_predictions, "predictions", {"arguments": json.dumps(vars(args))})
-        )
-        for first in tqdm(range(0, len(frames), CHUNK), desc="videos", unit=f"{CHUNK} videos", disable=None):
-            videos = np.arange(first, min(first + CHUNK, len(frames)))
-            true = frames[videos] / np.float32(255)
-            past, future = true[:, : args.context], true[:, args.context :]
-            for name, predict in predictors.items():
-                made = predict(past, future)
-                primed, made = made[:, : -args.horizon], made[:, -args.horizon :]
-                row = metrics.score(made, future) | {"nearest": metrics.nearest(made, known)}
-                if digits:
-                    row["identity"], row["distance"] = digits.find(made, videos)
-                if primed.shape[1]:
-                    row["primed"] = metrics.mse(primed, past[:, -1:])
-                scores[name].append(row)
-                if file:
-                    shape = (len(frames), *made.shape[1:])
-                    file.require_dataset(name, shape, np.float32)[videos] = made
-            if file:
-                file.require_dataset("truth", (len(frames), *future.shape[1:]), np.float32)[videos] = future
-    return {name: {key: np.concatenate([r[key] for r in rows]) for key in rows[0]} for name, rows in scores.items()}
-
-
-def save_strips(path, predictors, frames, args):
-    """A sheet: truth above predictions, of the first four videos and of four drawn by the seed."""
     drawn = np.random.default_rng(args.seed).permutation(np.arange(4, len(frames)))[:4]
     chosen = [*range(min(4, len(frames))), *drawn]
-    true = frames[chosen] / np.float32(255)
-    made = {name: predict(true[:, : args.context], true[:, args.context :]) for name, predict in predictors.items()}
-    rows = {}
-    for i, v in enumerate(chosen):
-        rows[f"video {v}: {args.context} frames fed in, then the truth"] = true[i]
-        for name, videos in made.items():
-            blank = np.ones_like(true[i, : args.context])
-            rows[f"video {v}: {name}"] = np.concatenate([blank, videos[i, -args.horizon :]])
-    pictures.save_sheet(path, rows)
+    past, future = np.split(frames[chosen] / np.float32(255), [args.context], axis=1)
+    made = {model.name: model.predict(past, future)[:, -args.horizon :] for model in models}
+    pictures.save_strips(dest / "strips.png", chosen, past, future, made)
 
 
 if __name__ == "__main__":

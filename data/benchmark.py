@@ -1,5 +1,7 @@
 """Videos of one length to measure predictions on: windows of our own files, or the field's mnist_test_seq.npy."""
 
+import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -7,7 +9,7 @@ import numpy as np
 
 from cli import UserError
 from data.bouncing import to_pixels
-from data.hdf5 import Frames
+from data.hdf5 import Frames, create
 
 
 def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None):
@@ -54,3 +56,20 @@ def read_npy(path, length, count):
             f"{path} is {array.dtype} {array.shape}, not uint8 (at least {length} frames, N, height, width)"
         )
     return np.array(array[:length, :count]).swapaxes(0, 1)[:, :, None]
+
+
+@contextmanager
+def keep_predictions(path, arguments):
+    """A function keep(V, name, videos, frames) that writes frames (n, H, ...) of n of V videos to an HDF5 file.
+
+    Without a path it keeps nothing. arguments: a dict, for the file's attributes. Raises UserError if there is a file.
+    """
+    if path is None:
+        yield lambda *_: None
+        return
+    with create(path, "predictions", {"arguments": json.dumps(arguments)}) as file:
+
+        def keep(total, name, videos, frames):
+            file.require_dataset(name, (total, *frames.shape[1:]), np.float32)[videos] = frames
+
+        yield keep

@@ -84,6 +84,19 @@ def save_comparison(path, truth, prediction, prime, fps, scale):
     save_animation(path, frames, fps)
 
 
+def save_strips(path, videos, past, future, predictions):
+    """Save a PNG of videos in rows: truth above predictions, which begin where the truth is no longer fed in.
+
+    videos: their numbers (V,); past, future: (V, T, channels, height, width); predictions: {name: as future}.
+    """
+    rows = {}
+    for i, v in enumerate(videos):
+        rows[f"video {v}: {past.shape[1]} frames fed in, then the truth"] = np.concatenate([past[i], future[i]])
+        for name, frames in predictions.items():
+            rows[f"video {v}: {name}"] = np.concatenate([np.ones_like(past[i]), frames[i]])
+    save_sheet(path, rows)
+
+
 def save_curves(path, curves):
     """Plot {name: error of each frame ahead}, the errors' scale logarithmic."""
     figure = Figure(figsize=(8, 7), layout="constrained")

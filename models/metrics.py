@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from skimage.feature import match_template
 from skimage.metrics import structural_similarity
+from tqdm import tqdm
 
+CHUNK = 50  # videos predicted at a time
 TINY = 1e-4  # probabilities are kept this far from 0 and 1
 
 
@@ -59,6 +61,30 @@ def score(predicted, true):
     functions = {"mse": mse, "mae": mae, "psnr": psnr, "ssim": ssim, "ssim_openstl": partial(ssim, data_range=2.0)}
     functions |= {"bce": bce, "sharpness": sharpness, "mass": mass}
     return {name: function(predicted, true) for name, function in functions.items()}
+
+
+def measure(predictors, frames, context, digits, known, keep):
+    """Score predictors on videos: {predictor: {metric: (V, H)}}.
+
+    predictors: as of models/predictors.py; frames: (V, T, channels, height, width) uint8, of which `context` are fed
+    in; digits: those of the videos, or None; known: training frames (N, channels, height, width), to look for the
+    nearest; keep(V, name, videos, frames) is called with all that is predicted, and with the "truth".
+    """
+    scores = {name: [] for name in predictors}
+    for first in tqdm(range(0, len(frames), CHUNK), desc="videos", unit=f"{CHUNK} videos", disable=None):
+        videos = np.arange(first, min(first + CHUNK, len(frames)))
+        past, future = np.split(frames[videos] / np.float32(255), [context], axis=1)
+        keep(len(frames), "truth", videos, future)
+        for name, predict in predictors.items():
+            primed, made = np.split(predict(past, future), [-future.shape[1]], axis=1)
+            keep(len(frames), name, videos, made)
+            row = score(made, future) | {"nearest": nearest(made, known)}
+            if digits:
+                row["identity"], row["distance"] = digits.find(made, videos)
+            if primed.shape[1]:
+                row["primed"] = mse(primed, past[:, -1:])
+            scores[name].append(row)
+    return {name: {key: np.concatenate([r[key] for r in rows]) for key in rows[0]} for name, rows in scores.items()}
 
 
 def gradient_energy(frames):
