@@ -28,6 +28,9 @@ def flags():
     parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
     parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
     parser.add_argument("--samples", type=cli.whole(1), help="of --loss mdn, too: the best of so many for each video")
+    parser.add_argument(
+        "--forget", action=cli.Switch, default=False, help="the models also without memory, as the 2016 code sampled"
+    )
     parser.add_argument("--temperature", type=cli.real(0), default=1.0, help="of the samples")
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the bootstrap, the strips and the samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
@@ -57,6 +60,8 @@ def main(args):
     for model in first_with.values():
         predictors |= in_latents(model.codec, f", codec of {model.name}" if len(first_with) > 1 else "")
     predictors |= {model.name: model.predict for model in models}
+    if args.forget:
+        predictors |= {f"{model.name}, state lost": model.forget for model in models}
     if args.samples:
         torch.manual_seed(args.seed)
         note = f", best of {args.samples} samples"

@@ -68,6 +68,15 @@ class Trained:
         z = self.lstm.rollout(encode(self.codec, context), future.shape[1], temperature)
         return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()
 
+    @torch.no_grad()
+    def forget(self, context, future):
+        """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows the last alone."""
+        latent, means = encode(self.codec, context[:, -1:])[:, 0], []
+        for _ in range(future.shape[1]):
+            latent, _ = self.lstm.predict(latent)
+            means.append(latent[:, 0])
+        return self.codec.decode(torch.stack(means, dim=1)).cpu().numpy()
+
     def best_of(self, samples, temperature, context, future):
         """Of so many samples of each video's future, the one with the least squared error."""
         made = np.stack([self.predict(context, future, temperature)[:, -future.shape[1] :] for _ in range(samples)])

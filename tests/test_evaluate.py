@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import run
 
 import evaluate
@@ -154,3 +155,14 @@ def test_the_fields_own_file(chain, tmp_path):
     np.save(tmp_path / "other.npy", videos[:, :, 0])
     with pytest.raises(UserError, match="not uint8"):
         run(evaluate, "--data_file", tmp_path / "other.npy")
+
+
+def test_without_memory_a_prediction_knows_one_frame(chain):
+    """What the 2016 code did when sampling, beside what it should have done."""
+    frames = read_windows(chain / "frames.hdf5", "test", 8)[0] / np.float32(255)
+    model = predictors.Trained(chain / "lstm" / "best.pt", torch.device("cpu"))
+    other = np.concatenate([frames[:, 2:4], frames[:, 2:]], axis=1)
+    for predict, remembers in ((model.forget, False), (model.predict, True)):
+        one, two = (predict(f[:, :5], f[:, 5:])[:, -3:] for f in (frames, other))
+        assert one.shape == frames[:, 5:].shape
+        assert (np.abs(one - two).max() > 1e-7) == remembers
