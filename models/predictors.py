@@ -69,6 +69,14 @@ class Trained:
         return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()
 
     @torch.no_grad()
+    def predict_change(self, context, future):
+        """The last context frame and, added to it, what is predicted to change: what the codec loses stays in it."""
+        latents = encode(self.codec, context)
+        z = self.lstm.rollout(latents, future.shape[1])[:, context.shape[1] :]
+        change = self.codec.decode(z) - self.codec.decode(latents[:, -1:, 0])
+        return (context[:, -1:] + change.cpu().numpy()).clip(0, 1)
+
+    @torch.no_grad()
     def forget(self, context, future):
         """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows the last alone."""
         latent, means = encode(self.codec, context[:, -1:])[:, 0], []

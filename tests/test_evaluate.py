@@ -166,3 +166,15 @@ def test_without_memory_a_prediction_knows_one_frame(chain):
         one, two = (predict(f[:, :5], f[:, 5:])[:, -3:] for f in (frames, other))
         assert one.shape == frames[:, 5:].shape
         assert (np.abs(one - two).max() > 1e-7) == remembers
+
+
+def test_a_change_is_added_to_the_last_frame(chain):
+    """Where a codec's picture does not change, the last frame stays as it is, whatever the codec makes of it."""
+    frames = read_windows(chain / "frames.hdf5", "test", 8)[0] / np.float32(255)
+    model = predictors.Trained(chain / "lstm" / "best.pt", torch.device("cpu"))
+    made = model.predict_change(frames[:, :5], frames[:, 5:])
+    assert made.shape == frames[:, 5:].shape
+    assert np.abs(made - frames[:, 4:5]).max() > 1e-4
+    model.lstm.rollout = lambda latents, steps: latents[:, :1, 0].expand(-1, latents.shape[1] + steps, -1)
+    model.codec.encode_videos = lambda frames: torch.zeros(*frames.shape[:2], 2, 6)
+    np.testing.assert_allclose(model.predict_change(frames[:, :5], frames[:, 5:]), frames[:, [4, 4, 4]], atol=1e-6)
