@@ -65,10 +65,13 @@ movie() {
         flags=(--model ${run}_lstm/best.pt --split $split --prime 8 --predict 20 --dest $pictures)
         $python sample_video.py "${flags[@]}"
         $python sample_video.py "${flags[@]}" --format png --scale 1 >/dev/null
+        $python sample_video.py "${flags[@]}" --restore --dest ${pictures}_restored
+        $python evaluate.py --model ${run}_lstm/best.pt --split $split --context 8 --stride 6 --dest ${pictures}_$split
     done
     cp ${run}_vae/pictures/reconstructions.png $pictures
     echo "Look at $pictures: reconstructions.png (each network of the chain), and the GIFs (left the truth):"
     echo "test_* are shots that no network has seen, train_* are shots that they were trained on."
+    echo "${pictures}_restored has the same with the codec's loss restored, ${pictures}_test and ${pictures}_train the measures."
 }
 
 $which

@@ -61,7 +61,7 @@ def main(args):
         predictors |= in_latents(model.codec, f", codec of {model.name}" if len(first_with) > 1 else "")
     predictors |= {model.name: model.predict for model in models}
     if corners is None:
-        predictors |= {f"{model.name}, added to the last frame": model.predict_change for model in models}
+        predictors |= {f"{model.name}, codec's loss restored": model.predict_restored for model in models}
     if args.forget:
         predictors |= {f"{model.name}, state lost": model.forget for model in models}
     if args.samples:

@@ -11,7 +11,7 @@ from data.hdf5 import SPLITS, Frames
 from data.pictures import save_comparison, save_plain
 from models import training
 from models.codec import unit_scale
-from models.predictors import Trained
+from models.predictors import Trained, restore
 
 
 def flags():
@@ -30,6 +30,9 @@ def flags():
         "--plain", action=cli.Switch, default=False, help="the prediction alone, as the original had it"
     )
     parser.add_argument("--temperature", type=cli.real(0), help="of samples of --loss mdn; if not given: its mean")
+    parser.add_argument(
+        "--restore", action=cli.Switch, default=False, help="add what the codec loses of the last true frame"
+    )
     parser.add_argument("--fps", type=cli.real(0, above=True), help="frames a second; if not given: as the data says")
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the choice of videos and of samples")
@@ -54,6 +57,9 @@ def main(args):
     latents = codec.encode_videos(context)
     with torch.no_grad():
         predicted = codec.decode(model.lstm.rollout(latents, args.predict, args.temperature)).cpu()
+    again = codec.decode(latents[:, :, 0]).cpu()
+    if args.restore:
+        predicted = restore(predicted, unit_scale(context), again)
 
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     dest.mkdir(parents=True, exist_ok=True)
@@ -66,9 +72,7 @@ def main(args):
             save_comparison(target, true, video, args.prime, fps, args.scale)
     last = unit_scale(context[:, -1:]).expand(-1, args.predict, -1, -1, -1)
     print(f"{dest}: {len(chosen)} videos of the {args.split} split; squared error summed over a frame:")
-    report(
-        "reconstruction by the codec", codec.decode(latents[:, :, 0]).cpu(), [video[: args.prime] for video in truth]
-    )
+    report("reconstruction by the codec", again, [video[: args.prime] for video in truth])
     report("primed, one step ahead", predicted[:, 1 : args.prime], [video[1 : args.prime] for video in truth])
     ahead = [video[args.prime :][:10] for video in truth]
     report(f"first {min(10, args.predict)} free-running frames", predicted[:, args.prime :], ahead)

@@ -48,6 +48,16 @@ def in_latents(codec, note=""):
     return {name + note: rule for name, rule in rules.items()}
 
 
+def restore(painted, context, again):
+    """Add what the codec loses of the last true frame to predicted ones: a loss that stays the same is none.
+
+    painted: (V, T + H, ...), the first frame and predictions of those after it; context (V, T, ...) and again, its
+    reconstruction. All in [0, 1], as is the result.
+    """
+    last = (torch.arange(painted.shape[1]) - 1).clamp(0, context.shape[1] - 1)
+    return (painted + (context - again)[:, last]).clamp(0, 1)
+
+
 def encode(codec, frames):
     """Latents (V, T, 2, z_dim) of frames (V, T, channels, height, width), float32 in [0, 1] that were uint8."""
     return codec.encode_videos(torch.from_numpy(frames).mul(255).round().to(torch.uint8))
@@ -69,12 +79,11 @@ class Trained:
         return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()
 
     @torch.no_grad()
-    def predict_change(self, context, future):
-        """The last context frame and, added to it, what is predicted to change: what the codec loses stays in it."""
+    def predict_restored(self, context, future):
         latents = encode(self.codec, context)
-        z = self.lstm.rollout(latents, future.shape[1])[:, context.shape[1] :]
-        change = self.codec.decode(z) - self.codec.decode(latents[:, -1:, 0])
-        return (context[:, -1:] + change.cpu().numpy()).clip(0, 1)
+        painted = self.codec.decode(self.lstm.rollout(latents, future.shape[1]))
+        again = self.codec.decode(latents[:, :, 0])
+        return restore(painted.cpu(), torch.from_numpy(context), again.cpu())[:, context.shape[1] :].numpy()
 
     @torch.no_grad()
     def forget(self, context, future):

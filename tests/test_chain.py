@@ -100,3 +100,12 @@ def test_samples_of_a_mixture(chain, tmp_path):
     )  # fmt: skip
     rows = json.loads((tmp_path / "e" / "metrics.json").read_text())["predictors"]
     assert f"{model}, best of 3 samples" in rows
+
+
+def test_restored_first_frame_is_the_true_one(chain, tmp_path):
+    flags = ["--prime", 4, "--predict", 3, "--n", 1, "--format", "png", "--plain", "--scale", 1]
+    (lost,), (restored,) = (sample(chain, tmp_path / name, *flags, name) for name in ("--no-restore", "--restore"))
+    first = [iio.imread(path)[:, :64, 0].astype(int) for path in (lost, restored)]
+    with h5py.File(chain / "frames.hdf5") as file:
+        truth = file["test/frames"][8 * int(restored.stem.split("_")[1])][0].astype(int)
+    assert np.abs(first[1] - truth).max() <= 1 < np.abs(first[0] - truth).max()

@@ -168,13 +168,12 @@ def test_without_memory_a_prediction_knows_one_frame(chain):
         assert (np.abs(one - two).max() > 1e-7) == remembers
 
 
-def test_a_change_is_added_to_the_last_frame(chain):
-    """Where a codec's picture does not change, the last frame stays as it is, whatever the codec makes of it."""
-    frames = read_windows(chain / "frames.hdf5", "test", 8)[0] / np.float32(255)
-    model = predictors.Trained(chain / "lstm" / "best.pt", torch.device("cpu"))
-    made = model.predict_change(frames[:, :5], frames[:, 5:])
-    assert made.shape == frames[:, 5:].shape
-    assert np.abs(made - frames[:, 4:5]).max() > 1e-4
-    model.lstm.rollout = lambda latents, steps: latents[:, :1, 0].expand(-1, latents.shape[1] + steps, -1)
-    model.codec.encode_videos = lambda frames: torch.zeros(*frames.shape[:2], 2, 6)
-    np.testing.assert_allclose(model.predict_change(frames[:, :5], frames[:, 5:]), frames[:, [4, 4, 4]], atol=1e-6)
+def test_what_the_codec_loses_is_restored_from_the_last_true_frame():
+    """A loss that is the same in every frame is none then; for later frames that of the last true one is taken."""
+    rng = np.random.default_rng(0)
+    frames, lost = (torch.from_numpy(rng.uniform(0.3, 0.6, shape)) for shape in ((2, 6, 1, 4, 4), (2, 1, 1, 4, 4)))
+    context, painted = frames[:, :4], frames - lost + 0.25
+    torch.testing.assert_close(predictors.restore(painted, context, context - lost + 0.25), frames)
+    losses = 0.01 * torch.arange(4.0).view(1, 4, 1, 1, 1)
+    restored = predictors.restore(painted, context, context - losses) - painted
+    assert [round(100 * float(r)) for r in restored[0, :, 0, 0, 0]] == [0, 0, 1, 2, 3, 3]
