@@ -18,24 +18,24 @@ train() { # SCRIPT RUN_FOLDER FLAGS...: begin a training, or go on with it
 }
 
 mnist() {
-    local frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm joint=runs/demo_joint pictures=picture_output/demo
+    local frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm pictures=picture_output/demo
     echo "1/5 bouncing digits"
     [ -e $frames ] ||
         $python moving_mnist.py --dest $frames --mnist sample --nums_per_image 1 --seqs 5000 --seq_len 40 --split 90/5/5
     echo "2/5 the autoencoder: frames to 32 latents and back"
     [ -e $vcae/pictures/reconstructions.png ] || # its last file
         train train_vcae.py $vcae --data_file $frames --arch deep --nfilts 16 --beta 0.5 --num_epochs 2
-    echo "3/5 the LSTM: the next latent from true latents"
-    train train_lstm.py $lstm --data_file $vcae/latents.hdf5 --loss mse --residual second --lstm_n_hid 512 --layers 1 \
-        --dropout 0 --schedule cosine --lr 2e-3 --num_epochs 30
-    echo "4/5 both together: the next frames from what was predicted"
-    train train_jointly.py $joint --lstm $lstm/best.pt --num_epochs 4
-    echo "5/5 held-out videos and their prediction"
-    local flags=(--model $joint/lstm.pt --prime 10 --dest $pictures)
-    $python sample_video.py "${flags[@]}" --predict 30
-    $python sample_video.py "${flags[@]}" --predict 20 --format png --scale 1 >/dev/null
-    $python evaluate.py --model $joint/lstm.pt --n 100 --dest $pictures
+    echo "3/5 the LSTM: the next latent, first from true latents, then from its own"
+    local flags=(--data_file $vcae/latents.hdf5 --loss mse --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)
+    train train_lstm.py ${lstm}_teacher "${flags[@]}" --lr 2e-3 --num_epochs 40
+    train train_lstm.py $lstm "${flags[@]}" --lr 1e-3 --num_epochs 20 --seq_length 20 --rollout 10 \
+        --init_from ${lstm}_teacher/best.pt
+    echo "4/5 held-out videos and their prediction"
+    $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
+    $python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null
     cp $vcae/pictures/reconstructions.png $pictures
+    echo "5/5 how good they are, beside rules that learn nothing"
+    $python evaluate.py --model $lstm/best.pt --n 100 --dest $pictures
     echo "Look at $pictures: reconstructions.png, strips.png, horizon.png, and test_*.gif (left the truth, right the prediction)."
 }
 
