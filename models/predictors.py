@@ -74,8 +74,8 @@ class Trained:
         self.codec = Codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
 
     @torch.no_grad()
-    def predict(self, context, future, temperature=None):
-        z = self.lstm.rollout(encode(self.codec, context), future.shape[1], temperature)
+    def predict(self, context, future):
+        z = self.lstm.rollout(encode(self.codec, context), future.shape[1])
         return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()
 
     @torch.no_grad()
@@ -94,8 +94,11 @@ class Trained:
             means.append(latent[:, 0])
         return self.codec.decode(torch.stack(means, dim=1)).cpu().numpy()
 
+    @torch.no_grad()
     def best_of(self, samples, temperature, context, future):
         """Of so many samples of each video's future, the one with the least squared error."""
-        made = np.stack([self.predict(context, future, temperature)[:, -future.shape[1] :] for _ in range(samples)])
+        latents, steps = encode(self.codec, context), future.shape[1]
+        drawn = [self.lstm.rollout(latents, steps, temperature)[:, -steps:] for _ in range(samples)]
+        made = np.stack([self.codec.decode(z).cpu().numpy() for z in drawn])
         best = np.square(made - future).sum((2, 3, 4, 5)).argmin(0)
         return made[best, np.arange(len(future))]
