@@ -85,7 +85,7 @@ def chunks(count, split):
         yield range(first, min(first + CHUNK, count))
 
 
-def write_latents(dest, data_file, encode, crop, crops, attributes, replace=False, batch_size=500):
+def write_latents(dest, data_file, encode, crop, crops, attributes, replace=False, arrange=None, batch_size=500):
     """Encode every frame of `data_file` and write the latents beside the same `starts`.
 
     encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim); crop: (height, width) it takes;
@@ -105,6 +105,9 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
                     if first == k == 0:
                         group.create_dataset("latents", (crops, len(frames), *latents.shape[1:]), np.float32)
                     group["latents"][k, rows.start : rows.stop] = latents.numpy()
+            if arrange:
+                for video in map(slice, frames.starts[:-1], frames.starts[1:]):
+                    group["latents"][:, video] = arrange(torch.from_numpy(group["latents"][:, video])).numpy()
 
 
 class Videos:

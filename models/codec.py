@@ -5,6 +5,7 @@ import torch
 from cli import UserError
 from models import checkpoint
 from models.cae import CAE, Deconvoluter
+from models.slots import SlotVAE
 from models.vae import VAE, VCAE
 
 
@@ -17,7 +18,7 @@ class Direct:
     """The VAE of frames does it alone."""
 
     def __init__(self, content, path, device):
-        self.vae = checkpoint.build(content, VCAE).to(device)
+        self.vae = checkpoint.build(content, VCAE, SlotVAE).to(device)
         self.frame_shape = tuple(content["config"]["frame_shape"])
 
     def encode(self, frames):
@@ -68,11 +69,12 @@ class Codec:
     """
 
     def __init__(self, path, device, expected=None):
-        content = checkpoint.load(path, VCAE, VAE)
+        content = checkpoint.load(path, VCAE, SlotVAE, VAE)
         self.identity = checkpoint.identity(content)
         if expected not in (None, self.identity):
             raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
-        self.networks = (Direct if content["kind"] == "VCAE" else ByFeatures)(content, path, device)
+        self.networks = (ByFeatures if content["kind"] == "VAE" else Direct)(content, path, device)
+        self.arrange = getattr(self.networks.vae, "arrange", None)
         self.frame_shape, self.z_dim, self.device = self.networks.frame_shape, content["config"]["z_dim"], device
 
     @torch.no_grad()
@@ -83,7 +85,8 @@ class Codec:
 
     def encode_videos(self, frames):
         """Latents (V, T, 2, z_dim), mean and log-sigma, of frames (V, T, channels, height, width) uint8."""
-        return torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(0, frames.shape[:2])
+        latents = torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(0, frames.shape[:2])
+        return self.arrange(latents) if self.arrange else latents
 
     @torch.no_grad()
     def decode(self, z, batch_size=256):

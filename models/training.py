@@ -19,9 +19,11 @@ from models import checkpoint
 class Parser(cli.Parser):
     """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""
 
-    def __init__(self, description, model, *, save_to, batch_size, num_epochs=None, lr=None, schedule=None):
+    def __init__(
+        self, description, *models, save_to, batch_size=None, num_epochs=None, lr=None, schedule=None, grad_clip=0.0
+    ):
         super().__init__(description)
-        self.model = model  # the class that the script trains
+        self.models = models  # the classes that the script trains
         add = self.add_argument
         add("--save_to", default=save_to, help="run folder: checkpoints, log.csv, pictures")
         add("--num_epochs", type=cli.whole(1), default=num_epochs, help="passes over the training data in all")
@@ -34,7 +36,7 @@ class Parser(cli.Parser):
             default=schedule,
             help="cosine: 5%% warm-up, then to --lr/1000",
         )
-        add("--grad_clip", type=cli.real(0), default=0.0, help="limit on the gradient's total norm; 0: none")
+        add("--grad_clip", type=cli.real(0), default=grad_clip, help="limit on the gradient's total norm; 0: none")
         add("--seed", type=cli.whole(0), default=0, help="of weights, order, noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         add("--amp", action=cli.Switch, default=False, help="bfloat16 autocast")
@@ -48,7 +50,9 @@ class Parser(cli.Parser):
             last = Path(args.save_to) / "last.pt"
             if not last.exists():
                 self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
-            self.set_defaults(**{**checkpoint.load(last, self.model)["args"], "resume": True, "save_to": args.save_to})
+            self.set_defaults(
+                **{**checkpoint.load(last, *self.models)["args"], "resume": True, "save_to": args.save_to}
+            )
             args = super().parse_args(argv)
         return args
 
@@ -59,6 +63,7 @@ def start(args):
     if not args.resume and any((run / name).exists() for name in ("last.pt", "best.pt", "log.csv", "latents.hdf5")):
         raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
     device = choose_device(args.device)
+    torch.set_flush_denormal(True)  # numbers too small to matter, on which CPUs are slow
     run.mkdir(parents=True, exist_ok=True)
     seed_all(args.seed, 0)
     return device

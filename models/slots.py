@@ -1,0 +1,220 @@
+"""A VAE of frames that show a few objects on black: of each, what it is and where (Eslami et al. 2016).
+
+A latent is one slot after another; a slot is its look and then its place: row and column of its centre, in half frames
+from the frame's centre. What is known beforehand: how many objects there are, about how large, how they combine where
+they overlap, and that the rest is black.
+"""
+
+import itertools
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.vae import VariationalAutoencoder, kl_to_standard_normal
+
+SURE = -5.0  # log-sigma of a place: a fifth of a pixel in frames of 64
+
+
+class SlotVAE(VariationalAutoencoder):
+    """Encodes each frame by finding one object after the other, and then correcting all, given the others.
+
+    frame_shape: (1, height, width); z_dim: numbers a frame, for all slots together; size: of an object, px;
+    combine: "sum" (saturates at 1) or "max", where objects overlap; n_hid: width of the networks; passes: corrections
+    of all slots; beta: weight of the KL term against the squared error.
+
+    No gradient flows through what a correction is given, as in RAFT (Teed & Deng 2020): each is trained by the frame
+    that is drawn after it. That is faster, and more stable than through all of them.
+    """
+
+    def __init__(self, frame_shape, z_dim=32, slots=2, size=28, combine="max", n_hid=256, passes=3, beta=0.05):
+        super().__init__()
+        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config["frame_shape"] = list(frame_shape)
+        self.slots, self.look, self.size, self.combine = slots, z_dim // slots - 2, size, combine
+        self.passes, self.beta = passes, beta
+        _, height, width = frame_shape
+        self.glyph = nn.Sequential(
+            nn.Linear(self.look, 128), nn.SiLU(), nn.Linear(128, n_hid), nn.SiLU(), nn.Linear(n_hid, size**2)
+        )
+        self.seek = nn.Sequential(
+            nn.Conv2d(4, 16, 5, stride=2, padding=2), nn.SiLU(),
+            nn.Conv2d(16, 16, 5, padding=2), nn.SiLU(),
+            nn.Conv2d(16, 32, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(32, 1, 1),
+        )  # fmt: skip
+        self.window = 2 * (size // 2) + 4  # px: what a place is corrected by
+        known = (self.window // 2) ** 2 + self.look + 2
+        self.move = nn.Sequential(
+            nn.Linear(self.window**2 + known, n_hid), nn.SiLU(), nn.Linear(n_hid, 128), nn.SiLU(), nn.Linear(128, 2)
+        )
+        self.change = nn.Sequential(
+            nn.Linear(size**2 + known + 2, 3 * n_hid // 2), nn.SiLU(), nn.Linear(3 * n_hid // 2, n_hid), nn.SiLU(),
+            nn.Linear(n_hid, 2 * self.look),
+        )  # fmt: skip
+        self.register_buffer("half_frame", torch.tensor([height, width]) / 2, persistent=False)
+        self.register_buffer("rows", torch.arange(float(height)), persistent=False)
+        self.register_buffer("columns", torch.arange(float(width)), persistent=False)
+        self.register_buffer("offsets", centred(size), persistent=False)
+        self.register_buffer("wide_offsets", centred(self.window), persistent=False)
+        self.begin()
+
+    @torch.no_grad()
+    def begin(self):
+        """Objects begin as a blob, which pulls places towards light from the first step on; corrections begin small."""
+        blob = 0.55 * torch.exp(-(self.offsets[:, None] ** 2 + self.offsets**2) / (0.064 * self.size**2))
+        self.glyph[-1].weight.mul_(0.3)
+        self.glyph[-1].bias.copy_(torch.logit(blob.clamp(0.01, 0.99)).flatten())
+        self.move[-1].weight.mul_(0.3)
+        self.move[-1].bias.zero_()
+        self.change[-1].weight.mul_(0.5)
+        self.change[-1].bias.zero_()
+        self.change[-1].bias[self.look :].fill_(-1.0)
+
+    def forward(self, x):
+        """The loss of frames x (n, 1, height, width), a mean over them, and what it is made of.
+
+        That is the squared error, summed over a frame, the KL term, and the squared errors on the way, weighing less.
+        """
+        x, n = x[:, 0], len(x)
+        looks, places, log_sigma, on_the_way = self.infer(x)
+        noise = torch.randn_like(looks) * log_sigma.exp() if self.training else 0
+        squared_error = self.nll(self.combined(self.drawn(looks + noise, places)), x) / n
+        earlier = sum(self.nll(frames, x) for frames in on_the_way) / n
+        kl = kl_to_standard_normal(looks, log_sigma) / n
+        loss = squared_error + 0.3 * earlier + self.beta * kl
+        return {"loss": loss, "squared_error": squared_error, "earlier": earlier / len(on_the_way), "kl": kl}
+
+    # from latents to frames
+
+    def decoder(self, z):
+        """Frames (n, 1, height, width) for latents (n, z_dim)."""
+        looks, places = z.unflatten(-1, (self.slots, -1)).split([self.look, 2], dim=-1)
+        return self.combined(self.drawn(looks, places)).unsqueeze(1)
+
+    def mean(self, output):
+        return output
+
+    def nll(self, output, x):
+        """Squared error: -log p of pixels with deviation sqrt(1/2), but for a constant."""
+        return F.mse_loss(output.float(), x, reduction="sum")
+
+    def drawn(self, looks, places):
+        """Each slot alone, (n, slots, height, width), of looks (n, slots, look) and places (n, slots, 2)."""
+        glyphs = torch.sigmoid(self.glyph(looks)).unflatten(-1, (self.size, self.size))
+        down, across = self.grids(places, self.offsets)
+        return down @ glyphs @ across.mT
+
+    def combined(self, drawn):
+        """Frames (n, height, width) of slots (n, slots, height, width)."""
+        if self.combine == "sum":
+            return drawn.sum(1).clamp(max=1)
+        return reduce(lambda a, b: torch.where(a > b, a, b), drawn.unbind(1))
+
+    def grids(self, places, offsets):
+        """How much of each pixel lies at `offsets` (m,) from places (..., 2), px: (..., height, m) and (..., width, m).
+
+        A triangular kernel: bilinear interpolation as two products of matrices (Jaderberg et al. 2015, eq. 5).
+        """
+        centres = places.float() * self.half_frame + self.half_frame - 0.5
+        rows, columns = (self.rows - centres[..., :1]), (self.columns - centres[..., 1:])
+        return [F.relu(1 - (axis[..., None] - offsets).abs()) for axis in (rows, columns)]
+
+    def crop(self, pictures, places, offsets):
+        """What pictures (..., height, width) show at offsets (m,) from places (..., 2): (..., m, m)."""
+        down, across = self.grids(places, offsets)
+        return down.mT @ pictures @ across
+
+    # from frames to latents
+
+    def encode(self, x):
+        """Posterior mean and log-sigma, each (n, z_dim), of frames x; a place is taken to be known to SURE."""
+        looks, places, log_sigma, _ = self.infer(x[:, 0])
+        sure = torch.full_like(places, SURE)
+        return torch.cat([looks, places], -1).flatten(1), torch.cat([log_sigma, sure], -1).flatten(1)
+
+    def infer(self, x):
+        """Looks, places, log-sigmas of looks, and frames drawn on the way to them, of frames x (n, height, width)."""
+        on_the_way, looks, places, drawn = [], [], [], x.new_zeros(len(x), 1, *x.shape[1:])
+        nothing = x.new_zeros(len(x), 1, self.look)
+        for _ in range(self.slots):  # one after the other, in what those before leave unexplained
+            drawn = drawn.detach()
+            explained = self.combined(drawn)[:, None]
+            place = self.find(x, explained)
+            on_the_way.append(self.combined(torch.cat([drawn, self.drawn(nothing, place)], 1)))
+            look, place, _ = self.corrected(x[:, None] - explained, nothing, place, explained)
+            looks, places = [*looks, look], [*places, place]
+            drawn = torch.cat([drawn, self.drawn(look, place)], 1)
+            on_the_way.append(self.combined(drawn))
+        looks, places, drawn = torch.cat(looks, 1), torch.cat(places, 1), drawn[:, 1:]
+        for step in range(self.passes):
+            if step:
+                drawn = self.drawn(looks, places)
+                on_the_way.append(self.combined(drawn))
+            others = self.others(drawn.detach())
+            looks, places, log_sigma = self.corrected(x[:, None] - others, looks, places, others)
+        return looks, places, log_sigma, on_the_way
+
+    def others(self, drawn):
+        """For each slot what the others draw together, black if there are none: (n, slots, height, width)."""
+        if self.slots == 1:
+            return torch.zeros_like(drawn)
+        return torch.stack(
+            [self.combined(torch.cat([drawn[:, :k], drawn[:, k + 1 :]], 1)) for k in range(self.slots)], 1
+        )
+
+    def find(self, x, explained):
+        """Where x (n, height, width) most shows what is not explained (n, 1, ...): a softmax's mean, (n, 1, 2)."""
+        small = F.avg_pool2d(torch.cat([x[:, None], explained], 1), 2)
+        rows, columns = (torch.linspace(-1, 1, side, device=x.device) for side in small.shape[2:])
+        where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
+        score = 4 * self.seek(torch.cat([small, where], 1))[:, 0].float()
+        share = score.flatten(1).softmax(1).view_as(score)
+        rows, columns = (torch.linspace(-1, 1, side, device=x.device) * (1 - 1 / side) for side in score.shape[1:])
+        return torch.stack([share.sum(2) @ rows, share.sum(1) @ columns], 1)[:, None]
+
+    def corrected(self, rest, looks, places, others):
+        """Looks, places and log-sigmas after a correction by what the others leave of the frame.
+
+        rest, others: (n, k, height, width), the frame without the others, and these; looks, places: (n, k, ...). The
+        place is corrected first, the look by what is seen at the new one.
+        """
+        looks, places = looks.detach(), places.detach()
+        with torch.no_grad():
+            seen, hidden = (self.crop(frames, places, self.wide_offsets) for frames in (rest, others))
+            known = torch.cat([F.avg_pool2d(hidden, 2).flatten(2), looks, places], -1)
+        step = 0.25 * self.move(torch.cat([seen.flatten(2), known], -1)).float()
+        places = (places + step).clamp(-1.3, 1.3)
+        with torch.no_grad():
+            seen = self.crop(rest, places, self.offsets)
+        change = self.change(torch.cat([seen.flatten(2), known, 8 * step.detach()], -1)).float()
+        change, log_sigma = change.chunk(2, -1)
+        return (looks + change).clamp(-8, 8), places, log_sigma.clamp(-6, 2)
+
+    def arrange(self, latents):
+        return in_order(latents, self.slots)
+
+
+def centred(count):
+    """Offsets of `count` pixels from their centre."""
+    return torch.arange(count) - (count - 1) / 2
+
+
+@torch.no_grad()
+def in_order(latents, slots, look_weight=0.003):
+    """Latents (V, T, 2, z_dim) of videos with the slots in an order that is stable over time.
+
+    Each frame's slots are permuted to lie nearest to where those before lead at constant velocity, and to look most
+    as those before looked on average. Ties go to the order that the encoder found.
+    """
+    latents = latents.unflatten(-1, (slots, -1)).clone()
+    look, place = latents[:, :, 0, :, :-2], latents[:, :, 0, :, -2:]  # views: what is permuted shows in them
+    orders = torch.tensor(list(itertools.permutations(range(slots))), device=latents.device)
+    for t in range(1, latents.shape[1]):
+        ahead = 2 * place[:, t - 1] - place[:, t - 2] if t > 1 else place[:, t - 1]
+        cost = (place[:, t, orders] - ahead[:, None]).square().sum((2, 3))
+        cost += look_weight * (look[:, t, orders] - look[:, None, :t].mean(2)).square().sum((2, 3))
+        best = orders[cost.argmin(1)][:, None, :, None]
+        latents[:, t] = latents[:, t].take_along_dim(best, dim=2)
+    return latents.flatten(3)
