@@ -22,9 +22,10 @@ def flags():
     )
     parser.add_argument(
         "--loss",
-        choices=("kl", "weighted", "mse", "mdn"),
+        choices=("kl", "weighted", "mse", "mdn", "distance"),
         default="kl",
-        help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density",
+        help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density; distance in "
+        "posterior deviations, for slots",
     )
     parser.add_argument("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
     parser.add_argument("--mixtures", type=cli.whole(1), default=5, help="Gaussians of --loss mdn")
@@ -51,6 +52,8 @@ def main(args):
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
     about = Videos(args.data_file, "train", "latents").attributes
+    if args.loss == "mdn" and "slots" in about:
+        raise cli.UserError(f"--loss mdn is for latents without slots, not {args.data_file}: take another --loss")
     args.frame_skip = args.frame_skip or about["frame_skip"]
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
@@ -69,6 +72,7 @@ def main(args):
         args.peepholes,
         free=args.rollout,
         residual=args.residual,
+        slots=about.get("slots", 0),
     )
     # Both are named as seen from the run folder, so that the folders can move together.
     seen = {name: os.path.relpath(Path(args.data_file).parent / about[name], run) for name in ("codec", "data_file")}

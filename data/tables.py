@@ -51,6 +51,7 @@ def print_table(summary):
         "BCE",
         "sharpness",
         "mass",
+        "lost",
         "primed MSE",
     ]
     kinds = [kind for kind in ("coherent", "tracked") if kind in next(iter(summary.values()))]
@@ -60,5 +61,6 @@ def print_table(summary):
         low, high = s["mse_interval"]
         cells = [name, f"{s['mse']:.1f} ({low:.1f} to {high:.1f})", f"{s['mae']:.1f}", f"{s['psnr']:.2f}"]
         cells += [f"{s['ssim']:.3f}", f"{s['ssim_openstl']:.3f}", f"{s['bce']:.1f}"]
-        cells += [f"{s['sharpness']:.2f}", f"{s['mass']:.2f}", f"{s['primed']:.1f}" if "primed" in s else ""]
+        cells += [f"{s['sharpness']:.2f}", f"{s['mass']:.2f}", f"{s['lost']:.1%}"]
+        cells += [f"{s['primed']:.1f}" if "primed" in s else ""]
         print("|", " | ".join(cells + [f"{s[kind]['median']:g}" for kind in kinds]), "|")

@@ -56,10 +56,15 @@ def mass(predicted, true):
     return predicted.sum((2, 3, 4)) / true.sum((2, 3, 4)).clip(1e-6)
 
 
+def lost(predicted, true):
+    """1 where more than a third of the true frame is missed, in squared error: a digit, where there are two; else 0."""
+    return (mse(predicted, true) > mse(0, true) / 3).astype(np.float32)
+
+
 def score(predicted, true):
     """All of the above: {name: (V, T)}."""
     functions = {"mse": mse, "mae": mae, "psnr": psnr, "ssim": ssim, "ssim_openstl": partial(ssim, data_range=2.0)}
-    functions |= {"bce": bce, "sharpness": sharpness, "mass": mass}
+    functions |= {"bce": bce, "sharpness": sharpness, "mass": mass, "lost": lost}
     return {name: function(predicted, true) for name, function in functions.items()}
 
 

@@ -90,8 +90,11 @@ class SlotVAE(VariationalAutoencoder):
 
     def decoder(self, z):
         """Frames (n, 1, height, width) for latents (n, z_dim)."""
-        looks, places = z.unflatten(-1, (self.slots, -1)).split([self.look, 2], dim=-1)
-        return self.combined(self.drawn(looks, places)).unsqueeze(1)
+        return self.combined(self.drawn(*self.parts(z))).unsqueeze(1)
+
+    def parts(self, z):
+        """Looks (..., slots, look) and places (..., slots, 2) of latents (..., z_dim)."""
+        return z.unflatten(-1, (self.slots, -1)).split([self.look, 2], dim=-1)
 
     def mean(self, output):
         return output
@@ -112,12 +115,16 @@ class SlotVAE(VariationalAutoencoder):
             return drawn.sum(1).clamp(max=1)
         return reduce(lambda a, b: torch.where(a > b, a, b), drawn.unbind(1))
 
+    def pixels(self, places):
+        """Rows and columns, in pixels, of places (..., 2)."""
+        return places * self.half_frame + self.half_frame - 0.5
+
     def grids(self, places, offsets):
         """How much of each pixel lies at `offsets` (m,) from places (..., 2), px: (..., height, m) and (..., width, m).
 
         A triangular kernel: bilinear interpolation as two products of matrices (Jaderberg et al. 2015, eq. 5).
         """
-        centres = places.float() * self.half_frame + self.half_frame - 0.5
+        centres = self.pixels(places.float())
         rows, columns = (self.rows - centres[..., :1]), (self.columns - centres[..., 1:])
         return [F.relu(1 - (axis[..., None] - offsets).abs()) for axis in (rows, columns)]
 

@@ -39,6 +39,14 @@ def test_sharpness_and_mass_of_a_blurred_and_a_faded_frame():
     assert metrics.sharpness(true / 2, true) == pytest.approx(0.25)
 
 
+def test_a_frame_is_lost_with_a_third_of_it():
+    true = np.ones((1, 3, 1, 3, 3), np.float32)
+    predicted = true.copy()
+    predicted[0, 1, 0, 0] = 0
+    predicted[0, 2, 0, 0], predicted[0, 2, 0, 1, 0] = 0, 0
+    assert metrics.lost(predicted, true).tolist() == [[0, 0, 1]]
+
+
 def test_runs_end_at_the_first_frame_that_is_not_good():
     good = np.array([[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]], bool)
     assert metrics.run_length(good).tolist() == [2, 0, 4]

@@ -1,0 +1,54 @@
+"""Draw what the slots of train_vcae.py --arch slots see, and where the LSTM takes them to go."""
+
+from pathlib import Path
+
+import torch
+
+import cli
+from data.benchmark import read_windows
+from data.hdf5 import SPLITS
+from data.pictures import save_slots
+from models import training
+from models.codec import unit_scale
+from models.predictors import Trained
+from models.slots import SlotVAE
+
+
+def flags():
+    parser = cli.Parser(__doc__)
+    parser.add_argument(
+        "--model", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py; it names its codec and frames"
+    )
+    parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
+    parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in; the last one is shown")
+    parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
+    parser.add_argument("--n", type=cli.whole(1), default=4, help="videos, the first ones")
+    parser.add_argument("--dest", default="picture_output/slots.png", help="the picture")
+    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    return parser
+
+
+@torch.no_grad()
+def main(args):
+    model = Trained(args.model, training.choose_device(args.device))
+    vae, length = model.codec.networks.vae, args.context + args.horizon
+    if not isinstance(vae, SlotVAE):
+        raise cli.UserError(f"{args.model} predicts latents without slots: train with train_vcae.py --arch slots")
+    frames = torch.from_numpy(read_windows(model.data_file, args.split, length, model.skip, count=args.n)[0])
+
+    latents = model.codec.encode_videos(frames)
+    looks, places = vae.parts(latents[:, :, 0])
+    predicted = vae.parts(model.lstm.rollout(latents[:, : args.context], args.horizon))[1]
+    last = args.context - 1
+    shown = unit_scale(frames[:, last, 0]).to(looks.device)
+    drawn = vae.drawn(looks[:, last], places[:, last])
+    crops = vae.crop(shown[:, None] - vae.others(drawn), places[:, last], vae.offsets)
+
+    paths = [vae.pixels(path[:, last:]).transpose(1, 2) for path in (places, predicted)]
+    Path(args.dest).parent.mkdir(parents=True, exist_ok=True)
+    save_slots(args.dest, *(tensor.cpu().numpy() for tensor in (shown, drawn, crops, *paths)))
+    print(f"{args.dest}: the last of {args.context} frames fed in, and the way of the next {args.horizon}")
+
+
+if __name__ == "__main__":
+    cli.run(main, flags())
