@@ -191,11 +191,11 @@ class LatentLSTM(nn.Module):
     def run(self, sequence, state=None):
         """Read a sequence (B, T, rows, z_dim) at once -> the output after each step (B, T, ...), and the state.
 
-        The state is that of each layer and, after them, the last mean.
+        The state is that of each layer and, after them, of the means read: the last, how many, their sum.
         """
         sequence = sequence.unflatten(3, (self.slots, -1)).movedim(3, 1).flatten(0, 1)
         x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
-        *states, before, count, total = state or [None] * len(self.layers) + [mean[:, :1], 0, 0]
+        *states, (before, count, total) = state or [None] * len(self.layers) + [(mean[:, :1], 0, 0)]
         step = mean - torch.cat([before, mean[:, :-1]], dim=1)  # nothing has moved before the first
         total = total + mean.cumsum(dim=1)
         average = total / torch.arange(count + 1, count + mean.shape[1] + 1, device=mean.device)[:, None]
@@ -213,7 +213,7 @@ class LatentLSTM(nn.Module):
             output = output + F.pad(base[:, :, None], others)
         if self.slots > 1:
             output = output.unflatten(0, (-1, self.slots)).movedim(1, 3).flatten(3)
-        return output, [*states, mean[:, -1:], count + mean.shape[1], total[:, -1:]]
+        return output, [*states, (mean[:, -1:], count + mean.shape[1], total[:, -1:])]
 
     def latent(self, output, temperature=None):
         """The predicted latents (B, T, rows, z_dim) that an output gives.
