@@ -34,7 +34,12 @@ def flags():
         help="the original's two convolutions, eight strided ones, or objects and places",
     )
     parser.add_argument("--z_dim", type=cli.whole(1), default=32, help="numbers a latent")
-    parser.add_argument("--slots", type=int, choices=range(1, 5), default=2, help="objects a frame, of --arch slots")
+    parser.add_argument(
+        "--slots",
+        type=int,
+        choices=range(1, 5),
+        help="objects a frame, of --arch slots; if not given: as the data says",
+    )
     parser.add_argument("--n_hid", type=cli.whole(1), help="dense hidden units; 2016: 1024, deep: 512, slots: 256")
     parser.add_argument("--nfilts", type=cli.whole(1), help="maps of the outermost convolution; 2016: 32, deep: 24")
     parser.add_argument("--fsize", type=cli.whole(1), default=3, help="filter size of the 2016 convolutions, odd")
@@ -52,7 +57,7 @@ def main(args):
         raise cli.UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
     train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
     if args.arch == "slots":
-        refuse_slots(args, train)
+        count_slots(args, train.attributes)
     device, run = training.start(args), Path(args.save_to)
 
     if args.arch == "slots":
@@ -83,12 +88,13 @@ def main(args):
     print(f"{run}: squared error of the reconstruction, summed over a frame: {error:.1f} (test split)")
 
 
-def refuse_slots(args, frames):
-    """Raise UserError if the frames, or the flags, are not such that slots can be made of them."""
-    if "num_sz" not in frames.attributes:
-        raise cli.UserError(
-            f"--arch slots is for bright objects on black, as moving_mnist.py makes; not {args.data_file}"
-        )
+def count_slots(args, about):
+    """Settle --slots. Raises UserError if the frames, or the flags, are not such that slots can be made of them."""
+    if "num_sz" not in about:
+        raise cli.UserError(f"--arch slots is for bright things on black, from moving_mnist.py; not {args.data_file}")
+    args.slots = args.slots or about["nums_per_image"]
+    if args.slots > 4:
+        raise cli.UserError(f"{args.data_file} shows {args.slots} digits a frame: --arch slots is for at most 4")
     if args.z_dim % args.slots or args.z_dim // args.slots < 3:
         raise cli.UserError(
             f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of 2 numbers for the place and some more"

@@ -8,6 +8,7 @@ import torch
 from conftest import run
 
 import evaluate
+import moving_mnist
 import sample_video
 import show_slots
 import train_jointly
@@ -200,3 +201,16 @@ def test_frames_it_was_not_made_for_are_refused(chain, tmp_path):
         run(train_vcae, *flags, "--z_dim", 33)
     with pytest.raises(UserError, match="--z_dim 4"):
         run(train_vcae, *flags, "--z_dim", 4)
+
+
+@pytest.mark.parametrize(("digits", "size"), [(1, 9), (3, 12), (4, 20)])
+def test_slots_and_sizes_come_from_the_file(digits, size, tmp_path):
+    frames = tmp_path / "frames.hdf5"
+    flags = ["--mnist", "sample", "--dest", frames, "--seqs", 5, "--seq_len", 4, "--split", "60/20/20"]
+    run(moving_mnist, *flags, "--nums_per_image", digits, "--num_sz", size, "--frame_size", 48)
+    flags = ["--data_file", frames, "--save_to", tmp_path / "vcae", "--arch", "slots", "--z_dim", 12, "--device", "cpu"]
+    run(train_vcae, *flags, "--num_epochs", 1, "--n_hid", 16)
+    config = checkpoint.load(tmp_path / "vcae" / "best.pt", SlotVAE)["config"]
+    assert (config["slots"], config["size"], config["combine"]) == (digits, size, "sum")
+    with pytest.raises(UserError, match="does not divide"):
+        run(train_vcae, *flags, "--z_dim", 13 if digits > 1 else 2, "--save_to", tmp_path / "another")
