@@ -23,7 +23,7 @@ def flags():
     parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in; the last one is shown")
     parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
     parser.add_argument("--n", type=cli.whole(1), default=4, help="videos, the first ones")
-    parser.add_argument("--dest", default="picture_output/slots.png", help="the picture")
+    parser.add_argument("--dest", default="picture_output/slots.png", help="the picture, a PNG")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 

@@ -52,8 +52,11 @@ def main(args):
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
     about = Videos(args.data_file, "train", "latents").attributes
-    if args.loss == "mdn" and "slots" in about:
-        raise cli.UserError(f"--loss mdn is for latents without slots, not {args.data_file}: take another --loss")
+    for flag in ["--loss mdn"] * (args.loss == "mdn") + ["--diffs"] * args.diffs:
+        if "slots" in about:
+            raise cli.UserError(f"{flag} is for latents without slots, not {args.data_file}: leave it out")
+    if args.loss == "distance" and "slots" not in about:
+        raise cli.UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")

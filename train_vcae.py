@@ -38,7 +38,7 @@ def flags():
         "--slots",
         type=int,
         choices=range(1, 5),
-        help="objects a frame, of --arch slots; if not given: as the data says",
+        help="objects a frame, of --arch slots alone; if not given: as the data says",
     )
     parser.add_argument("--n_hid", type=cli.whole(1), help="dense hidden units; 2016: 1024, deep: 512, slots: 256")
     parser.add_argument("--nfilts", type=cli.whole(1), help="maps of the outermost convolution; 2016: 32, deep: 24")
@@ -94,10 +94,11 @@ def count_slots(args, about):
         raise cli.UserError(f"--arch slots is for bright things on black, from moving_mnist.py; not {args.data_file}")
     args.slots = args.slots or about["nums_per_image"]
     if args.slots > 4:
-        raise cli.UserError(f"{args.data_file} shows {args.slots} digits a frame: --arch slots is for at most 4")
+        raise cli.UserError(f"{args.data_file} shows {args.slots} digits a frame: give --slots 4, or take --arch deep")
     if args.z_dim % args.slots or args.z_dim // args.slots < 3:
         raise cli.UserError(
-            f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of 2 numbers for the place and some more"
+            f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of at least 3 numbers each: "
+            f"take a multiple, --z_dim {16 * args.slots}"
         )
 
 

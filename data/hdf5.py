@@ -89,7 +89,8 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
     """Encode every frame of `data_file` and write the latents beside the same `starts`.
 
     encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim); crop: (height, width) it takes;
-    crops: so many of them, evenly spaced over a larger frame, are encoded (one: the centre).
+    crops: so many of them, evenly spaced over a larger frame, are encoded (one: the centre); arrange(latents (V, T, 2,
+    z_dim) tensor), if given, is what whole videos go through at last.
     """
     with create(dest, "latents", attributes, replace) as file:
         for split in SPLITS:
@@ -105,9 +106,13 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
                     if first == k == 0:
                         group.create_dataset("latents", (crops, len(frames), *latents.shape[1:]), np.float32)
                     group["latents"][k, rows.start : rows.stop] = latents.numpy()
-            if arrange:
-                for video in map(slice, frames.starts[:-1], frames.starts[1:]):
-                    group["latents"][:, video] = arrange(torch.from_numpy(group["latents"][:, video])).numpy()
+            if arrange:  # videos of one length at once
+                latents, lengths = group["latents"][:], np.diff(frames.starts)
+                for length in np.unique(lengths):
+                    rows = frames.starts[:-1][lengths == length, None] + np.arange(length)
+                    for crop_of_all in latents:
+                        crop_of_all[rows] = arrange(torch.from_numpy(crop_of_all[rows])).numpy()
+                group["latents"][:] = latents
 
 
 class Videos:

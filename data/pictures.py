@@ -109,27 +109,27 @@ def save_curves(path, curves):
     figure.savefig(path, dpi=120)
 
 
-def save_slots(path, frames, drawn, crops, true_paths, predicted_paths):
-    """Save a PNG with a row for each video: a frame, what each slot draws of it and is drawn from, and where it goes.
+def save_slots(path, frames, drawn, crops, seen_paths, predicted_paths):
+    """Save a PNG with a row for each video: a frame, what each slot draws and sees of it, and where it goes.
 
     frames: (V, height, width); drawn: (V, slots, height, width); crops: (V, slots, size, size), all of about [0, 1];
     paths: (V, slots, T, 2), rows and columns, px, from that frame on.
     """
     slots = drawn.shape[1]
     columns = ["frame"] + [f"slot {k} draws" for k in range(1, slots + 1)]
-    columns += [f"slot {k} sees" for k in range(1, slots + 1)] + ["true (line), predicted (dots)"]
+    columns += [f"slot {k} sees" for k in range(1, slots + 1)] + ["seen (line), predicted (dots)"]
     figure = Figure(figsize=(2.2 * len(columns), 2.3 * len(frames)), layout="constrained")
     axes = figure.subplots(len(frames), len(columns), squeeze=False)
     for v, row in enumerate(axes):
         for ax, picture in zip(row, [frames[v], *drawn[v], *crops[v], frames[v] / 3], strict=True):
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
             ax.axis("off")
-        for color, true, predicted in zip(("C1", "C0", "C2", "C3"), true_paths[v], predicted_paths[v], strict=False):
-            row[-1].plot(true[:, 1], true[:, 0], color=color)
+        for color, seen, predicted in zip(("C1", "C0", "C2", "C3"), seen_paths[v], predicted_paths[v], strict=False):
+            row[-1].plot(seen[:, 1], seen[:, 0], color=color)
             row[-1].plot(predicted[:, 1], predicted[:, 0], "o", color=color, markersize=4)
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize="small")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=80, format="png")
 
 
 def save_plain(path, frames, fps, scale):

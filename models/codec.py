@@ -64,8 +64,9 @@ class ByFeatures:
 class Codec:
     """The trained autoencoder of a checkpoint, ready to encode and decode.
 
-    identity: the checkpoint's id, which latents carry. Raises UserError if there is no such checkpoint, or if it has
-    another id than `expected`: then it was trained anew, and the latents at hand are not its own.
+    identity: the checkpoint's id, which latents carry; arrange: what puts the slots of videos' latents (V, T, 2, z_dim)
+    in order, None if there are no slots. Raises UserError if there is no such checkpoint, or if it has another id than
+    `expected`: then it was trained anew, and the latents at hand are not its own.
     """
 
     def __init__(self, path, device, expected=None):

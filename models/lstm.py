@@ -102,15 +102,16 @@ class LatentLSTM(nn.Module):
 
     loss: "kl", KL(posterior || prediction), with log-sigmas read and predicted beside the means; "weighted", the
     squared error of the means over the posterior variance, which is the same KL if the deviation is taken as known;
-    "mse", the mean squared error of the means; "distance", how far they are in posterior deviations, which minds large
-    errors less than their squares do; "mdn", -log p of the mean under a predicted mixture of `mixtures`
-    diagonal Gaussians (Bishop 1994; Graves 2013, eqs 19-25). diffs: differences of consecutive latents are read and
-    predicted. peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient clipping of the 2016 cell.
-    free: so many of a training window's last latents are predicted in free running, as they are when sampling; 0 is
-    the original's teacher forcing. residual: what is added to the means that the network puts out: "none"; "first",
-    the last mean; "second", the last mean and the last difference, which is read, too. slots: so many objects, of as
-    many numbers each, follow one another in a latent (models/slots.py); they share the network, each with a state of
-    its own. With "second", a slot's place goes on at its last speed, and its look is the mean of those so far.
+    "mse", the mean squared error of the means; "distance", for slots, a pseudo-Huber loss: of each slot sqrt(1 + d^2)
+    of its place and a tenth of that of its look, with d the error in posterior deviations; "mdn", -log p of the mean
+    under a predicted mixture of `mixtures` diagonal Gaussians (Bishop 1994; Graves 2013, eqs 19-25). diffs: differences
+    of consecutive latents are read and predicted. peepholes: the 2016 cell, else `torch.nn.LSTM`. clip: gate-gradient
+    clipping of the 2016 cell. free: so many of a training window's last latents are predicted in free running, as they
+    are when sampling; 0 is the original's teacher forcing. residual: what is added to the means that the network puts
+    out: "none"; "first", the last mean; "second", the last mean and the last difference, which is read, too.
+    slots: so many objects, of as many numbers each, follow one another in a latent (models/slots.py); 0: it has no such
+    parts. They share the network, each with a state of its own. With "second", a slot's place goes on at its last
+    speed, and its look is the mean of those so far.
 
     A latent is (rows, z_dim): its mean and, with "kl", its log-sigma. Where two rows are given and one is needed, the
     first is used. An output is a predicted latent or, with "mdn", (mixtures, 2 z_dim + 1): `latent` takes one from it.
@@ -139,8 +140,6 @@ class LatentLSTM(nn.Module):
         # What goes on at its last speed: of a slot its place alone, the last two numbers.
         goes_on = (torch.arange(z_dim) >= z_dim - 2).float() if slots else torch.ones(z_dim)
         self.register_buffer("goes_on", goes_on, persistent=False)
-        # How speed is read: that of a place is about a tenth of it, that of a look is noise.
-        self.register_buffer("speed_scale", 8 * goes_on if slots else goes_on, persistent=False)
         sizes = [(self.rows + (residual == "second")) * z_dim] + [n_hid] * layers
         layer = PeepholeLSTM if peepholes else lambda i, h: nn.LSTM(i, h, batch_first=True)
         self.layers = nn.ModuleList(layer(i, h) for i, h in itertools.pairwise(sizes))
@@ -148,7 +147,7 @@ class LatentLSTM(nn.Module):
         self.project = nn.Linear(n_hid, math.prod(self.output_shape))
         nn.init.xavier_uniform_(self.project.weight)
         nn.init.zeros_(self.project.bias)
-        if slots:  # in the beginning all goes on as before, and later steps are learned from good first ones
+        if slots:  # to begin near what `residual` adds: an untrained LSTM runs away with a place
             self.project.weight.data.mul_(0.1)
         if loss == "mdn":  # Gaussians that begin alike stay alike
             nn.init.normal_(self.project.bias.data.view(self.output_shape)[:, :z_dim], std=0.1)
@@ -156,9 +155,9 @@ class LatentLSTM(nn.Module):
     def forward(self, latents):
         """The loss of predicting each latent of (B, T, 2, z_dim) from those before it.
 
-        "mse" is a mean; the others, in nats but for "distance", are summed over time and z_dim, a mean over sequences.
-        Beside it the squared error of the predicted means (with diffs: of their differences), summed over z_dim, a mean
-        over frames.
+        "mse" is a mean; the others, in nats but for "distance", are summed over time and z_dim (slots), a mean over
+        sequences. Beside it the squared error of the predicted means (with diffs: of their differences), summed over
+        z_dim, a mean over frames.
         """
         sequence = difference(latents) if self.diffs else latents
         mean, log_sigma = sequence[:, 1:, 0], sequence[:, 1:, -1]
@@ -195,20 +194,22 @@ class LatentLSTM(nn.Module):
         """
         sequence = sequence.unflatten(3, (self.slots, -1)).movedim(3, 1).flatten(0, 1)
         x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
+        # Before the first latent nothing has moved.
         *states, (before, count, total) = state or [None] * len(self.layers) + [(mean[:, :1], 0, 0)]
-        step = mean - torch.cat([before, mean[:, :-1]], dim=1)  # nothing has moved before the first
-        total = total + mean.cumsum(dim=1)
-        average = total / torch.arange(count + 1, count + mean.shape[1] + 1, device=mean.device)[:, None]
+        step, total = mean - torch.cat([before, mean[:, :-1]], dim=1), total + mean.cumsum(dim=1)
+        base = mean
         if self.residual == "second":
-            x = torch.cat([x, step * self.speed_scale], dim=2)
+            average = total / torch.arange(count + 1, count + mean.shape[1] + 1, device=mean.device)[:, None]
+            base = torch.where(self.goes_on > 0, mean + step, average)
+            # Of a slot, speeds are read in eighths of a half frame, and that of its look, which is noise, is not.
+            x = torch.cat([x, 8 * self.goes_on * step if self.config["slots"] else step], dim=2)
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
-        clip = self.clip if self.loss == "mse" else self.clip / len(x)
+        clip = self.clip if self.loss == "mse" else self.clip * self.slots / len(x)
         for i, layer in enumerate(self.layers):
             x = F.dropout(x, self.dropout, self.training)
             x, states[i] = layer(x, states[i], clip) if self.peepholes else layer(x, states[i])
         output = self.project(x).float().unflatten(2, self.output_shape)
         if self.residual != "none":
-            base = torch.where(self.goes_on > 0, mean + step, average) if self.residual == "second" else mean
             others = (0, 0, 0, self.rows - 1) if self.loss != "mdn" else (0, mean.shape[2] + 1)  # all but the means
             output = output + F.pad(base[:, :, None], others)
         if self.slots > 1:

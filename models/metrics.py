@@ -57,7 +57,7 @@ def mass(predicted, true):
 
 
 def lost(predicted, true):
-    """1 where more than a third of the true frame is missed, in squared error: a digit, where there are two; else 0."""
+    """1 where the squared error is above a third of the true frame's energy, as if one digit of two were missing."""
     return (mse(predicted, true) > mse(0, true) / 3).astype(np.float32)
 
 

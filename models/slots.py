@@ -1,31 +1,32 @@
 """A VAE of frames that show a few objects on black: of each, what it is and where (Eslami et al. 2016).
 
-A latent is one slot after another; a slot is its look and then its place: row and column of its centre, in half frames
-from the frame's centre. What is known beforehand: how many objects there are, about how large, how they combine where
-they overlap, and that the rest is black.
+A latent is one slot after another; a slot is its look (z_what there) and then its place (z_where): row and column of
+its centre, in half frames from the frame's centre. What is known beforehand: how many objects there are, about how
+large, how they combine where they overlap, and that the rest is black.
 """
 
 import itertools
-from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.vae import VariationalAutoencoder, kl_to_standard_normal
+from models.vae import kl_to_standard_normal
 
 SURE = -5.0  # log-sigma of a place: a fifth of a pixel in frames of 64
 
 
-class SlotVAE(VariationalAutoencoder):
-    """Encodes each frame by finding one object after the other, and then correcting all, given the others.
+class SlotVAE(nn.Module):
+    """Encodes each frame by finding one object after the other, and then refining all, given the others.
 
-    frame_shape: (1, height, width); z_dim: numbers a frame, for all slots together; size: of an object, px;
-    combine: "sum" (saturates at 1) or "max", where objects overlap; n_hid: width of the networks; passes: corrections
-    of all slots; beta: weight of the KL term against the squared error.
+    frame_shape: (1, height, width); z_dim: numbers a frame, at least 3 for each of the slots; size: of an object, px;
+    combine: "sum" (saturates at 1) or "max", where objects overlap; n_hid: width of the networks; passes: at least one,
+    corrections of all slots; beta: weight of the KL term against the squared error.
 
-    No gradient flows through what a correction is given, as in RAFT (Teed & Deng 2020): each is trained by the frame
-    that is drawn after it. That is faster, and more stable than through all of them.
+    Frames are in [0, 1], looks in [-8, 8], places in [-1.3, 1.3]. Looks have a Gaussian posterior and a standard normal
+    prior; places are points, without a prior. No gradient flows through what a correction is given, much as RAFT (Teed
+    & Deng 2020) detaches its estimate: each is trained by the frame that is drawn after it. That is faster, and more
+    stable, than a gradient through all of them.
     """
 
     def __init__(self, frame_shape, z_dim=32, slots=2, size=28, combine="max", n_hid=256, passes=3, beta=0.05):
@@ -58,10 +59,10 @@ class SlotVAE(VariationalAutoencoder):
         self.register_buffer("columns", torch.arange(float(width)), persistent=False)
         self.register_buffer("offsets", centred(size), persistent=False)
         self.register_buffer("wide_offsets", centred(self.window), persistent=False)
-        self.begin()
+        self.initialise()
 
     @torch.no_grad()
-    def begin(self):
+    def initialise(self):
         """Objects begin as a blob, which pulls places towards light from the first step on; corrections begin small."""
         blob = 0.55 * torch.exp(-(self.offsets[:, None] ** 2 + self.offsets**2) / (0.064 * self.size**2))
         self.glyph[-1].weight.mul_(0.3)
@@ -75,33 +76,29 @@ class SlotVAE(VariationalAutoencoder):
     def forward(self, x):
         """The loss of frames x (n, 1, height, width), a mean over them, and what it is made of.
 
-        That is the squared error, summed over a frame, the KL term, and the squared errors on the way, weighing less.
+        That is the squared error, summed over a frame, the KL term, and the same error of the frames that were drawn on
+        the way, each weighing 0.3.
         """
         x, n = x[:, 0], len(x)
         looks, places, log_sigma, on_the_way = self.infer(x)
         noise = torch.randn_like(looks) * log_sigma.exp() if self.training else 0
-        squared_error = self.nll(self.combined(self.drawn(looks + noise, places)), x) / n
-        earlier = sum(self.nll(frames, x) for frames in on_the_way) / n
-        kl = kl_to_standard_normal(looks, log_sigma) / n
+        squared_error, *earlier = (
+            F.mse_loss(frames.float(), x, reduction="sum") / n
+            for frames in (self.combined(self.drawn(looks + noise, places)), *on_the_way)
+        )
+        kl, earlier = kl_to_standard_normal(looks, log_sigma) / n, sum(earlier)
         loss = squared_error + 0.3 * earlier + self.beta * kl
-        return {"loss": loss, "squared_error": squared_error, "earlier": earlier / len(on_the_way), "kl": kl}
+        return {"loss": loss, "squared_error": squared_error, "earlier": earlier, "kl": kl}
 
     # from latents to frames
 
-    def decoder(self, z):
+    def decode(self, z):
         """Frames (n, 1, height, width) for latents (n, z_dim)."""
-        return self.combined(self.drawn(*self.parts(z))).unsqueeze(1)
+        return self.combined(self.drawn(*self.parts(z))).unsqueeze(1).float()
 
     def parts(self, z):
         """Looks (..., slots, look) and places (..., slots, 2) of latents (..., z_dim)."""
         return z.unflatten(-1, (self.slots, -1)).split([self.look, 2], dim=-1)
-
-    def mean(self, output):
-        return output
-
-    def nll(self, output, x):
-        """Squared error: -log p of pixels with deviation sqrt(1/2), but for a constant."""
-        return F.mse_loss(output.float(), x, reduction="sum")
 
     def drawn(self, looks, places):
         """Each slot alone, (n, slots, height, width), of looks (n, slots, look) and places (n, slots, 2)."""
@@ -111,9 +108,7 @@ class SlotVAE(VariationalAutoencoder):
 
     def combined(self, drawn):
         """Frames (n, height, width) of slots (n, slots, height, width)."""
-        if self.combine == "sum":
-            return drawn.sum(1).clamp(max=1)
-        return reduce(lambda a, b: torch.where(a > b, a, b), drawn.unbind(1))
+        return drawn.sum(1).clamp(max=1) if self.combine == "sum" else drawn.amax(1)
 
     def pixels(self, places):
         """Rows and columns, in pixels, of places (..., 2)."""
@@ -179,7 +174,7 @@ class SlotVAE(VariationalAutoencoder):
         score = 4 * self.seek(torch.cat([small, where], 1))[:, 0].float()
         share = score.flatten(1).softmax(1).view_as(score)
         rows, columns = (torch.linspace(-1, 1, side, device=x.device) * (1 - 1 / side) for side in score.shape[1:])
-        return torch.stack([share.sum(2) @ rows, share.sum(1) @ columns], 1)[:, None]
+        return torch.stack([(share.sum(2) * rows).sum(1), (share.sum(1) * columns).sum(1)], 1)[:, None]
 
     def corrected(self, rest, looks, places, others):
         """Looks, places and log-sigmas after a correction by what the others leave of the frame.
@@ -200,6 +195,7 @@ class SlotVAE(VariationalAutoencoder):
         return (looks + change).clamp(-8, 8), places, log_sigma.clamp(-6, 2)
 
     def arrange(self, latents):
+        """Latents (V, T, 2, z_dim) of videos with the slots in an order that is stable over time."""
         return in_order(latents, self.slots)
 
 

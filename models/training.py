@@ -63,7 +63,7 @@ def start(args):
     if not args.resume and any((run / name).exists() for name in ("last.pt", "best.pt", "log.csv", "latents.hdf5")):
         raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
     device = choose_device(args.device)
-    torch.set_flush_denormal(True)  # numbers too small to matter, on which CPUs are slow
+    torch.set_flush_denormal(True)  # numbers too small to matter slow a CPU down
     run.mkdir(parents=True, exist_ok=True)
     seed_all(args.seed, 0)
     return device
@@ -192,7 +192,7 @@ def take_weights(model, content, path, resume):
     """
     theirs = {name: weight.shape for name, weight in content["model"].items()}
     fits = theirs == {name: weight.shape for name, weight in model.state_dict().items()}
-    differs = [key for key, value in model.config.items() if content["config"].get(key) != value]
+    differs = [key for key, value in model.config.items() if content["config"].get(key, value) != value]
     if differs and (resume or not fits):
         pairs = (f"{key} {content['config'].get(key)} (the flags: {model.config[key]})" for key in differs)
         raise cli.UserError(f"{path} has {', '.join(pairs)}: make the flags agree")
