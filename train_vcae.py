@@ -75,7 +75,7 @@ def main(args):
     if args.arch == "slots":
         about["slots"] = args.slots
     write_latents(
-        run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, about, args.resume, codec.arrange
+        run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, about, args.resume, codec.follow
     )
 
     shown = test.evenly_spaced(2000)

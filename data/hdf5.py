@@ -85,12 +85,12 @@ def chunks(count, split):
         yield range(first, min(first + CHUNK, count))
 
 
-def write_latents(dest, data_file, encode, crop, crops, attributes, replace=False, arrange=None, batch_size=500):
+def write_latents(dest, data_file, encode, crop, crops, attributes, replace=False, follow=None, batch_size=500):
     """Encode every frame of `data_file` and write the latents beside the same `starts`.
 
     encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim); crop: (height, width) it takes;
-    crops: so many of them, evenly spaced over a larger frame, are encoded (one: the centre); arrange(latents (V, T, 2,
-    z_dim) tensor), if given, is what whole videos go through at last.
+    crops: so many of them, evenly spaced over a larger frame, are encoded (one: the centre); follow(latents
+    (V, T, 2, z_dim), frames (V, T, C, H, W) uint8), if given, is what whole videos go through at last.
     """
     with create(dest, "latents", attributes, replace) as file:
         for split in SPLITS:
@@ -106,13 +106,18 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
                     if first == k == 0:
                         group.create_dataset("latents", (crops, len(frames), *latents.shape[1:]), np.float32)
                     group["latents"][k, rows.start : rows.stop] = latents.numpy()
-            if arrange:  # videos of one length at once
-                latents, lengths = group["latents"][:], np.diff(frames.starts)
-                for length in np.unique(lengths):
-                    rows = frames.starts[:-1][lengths == length, None] + np.arange(length)
-                    for crop_of_all in latents:
-                        crop_of_all[rows] = arrange(torch.from_numpy(crop_of_all[rows])).numpy()
-                group["latents"][:] = latents
+            for rows in rows_of_videos(frames.starts) if follow else ():
+                latents = torch.from_numpy(group["latents"][0, rows.ravel()]).unflatten(0, rows.shape)
+                seen = frames.__getitems__(rows.ravel()).unflatten(0, rows.shape)
+                group["latents"][0, rows.ravel()] = follow(latents, seen).flatten(0, 1).cpu().numpy()
+
+
+def rows_of_videos(starts):
+    """The rows (V, T) of all videos, in blocks of at most CHUNK videos of one length."""
+    lengths = np.diff(starts)
+    for length in np.unique(lengths):
+        rows = starts[:-1][lengths == length, None] + np.arange(length)
+        yield from (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
 
 
 class Videos:

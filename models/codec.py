@@ -64,8 +64,8 @@ class ByFeatures:
 class Codec:
     """The trained autoencoder of a checkpoint, ready to encode and decode.
 
-    identity: the checkpoint's id, which latents carry; arrange: what puts the slots of videos' latents (V, T, 2, z_dim)
-    in order, None if there are no slots. Raises UserError if there is no such checkpoint, or if it has another id than
+    identity: the checkpoint's id, which latents carry; follow: what makes the slots of videos' latents stay with their
+    objects, None if there are no slots. Raises UserError if there is no such checkpoint, or if it has another id than
     `expected`: then it was trained anew, and the latents at hand are not its own.
     """
 
@@ -75,7 +75,7 @@ class Codec:
         if expected not in (None, self.identity):
             raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
         self.networks = (ByFeatures if content["kind"] == "VAE" else Direct)(content, path, device)
-        self.arrange = getattr(self.networks.vae, "arrange", None)
+        self.follow = self.follow_slots if isinstance(self.networks.vae, SlotVAE) else None
         self.frame_shape, self.z_dim, self.device = self.networks.frame_shape, content["config"]["z_dim"], device
 
     @torch.no_grad()
@@ -87,7 +87,11 @@ class Codec:
     def encode_videos(self, frames):
         """Latents (V, T, 2, z_dim), mean and log-sigma, of frames (V, T, channels, height, width) uint8."""
         latents = torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(0, frames.shape[:2])
-        return self.arrange(latents) if self.arrange else latents
+        return self.follow(latents, frames) if self.follow else latents
+
+    def follow_slots(self, latents, frames):
+        """Latents (V, T, 2, z_dim) of which each slot stays with one object, of those of frames encoded one by one."""
+        return self.networks.vae.follow(latents.to(self.device), unit_scale(frames.to(self.device)))
 
     @torch.no_grad()
     def decode(self, z, batch_size=256):

@@ -133,8 +133,12 @@ class SlotVAE(nn.Module):
     def encode(self, x):
         """Posterior mean and log-sigma, each (n, z_dim), of frames x; a place is taken to be known to SURE."""
         looks, places, log_sigma, _ = self.infer(x[:, 0])
+        return self.joined(looks, places, log_sigma).unbind(1)
+
+    def joined(self, looks, places, log_sigma):
+        """Latents, mean and log-sigma, (n, 2, z_dim)."""
         sure = torch.full_like(places, SURE)
-        return torch.cat([looks, places], -1).flatten(1), torch.cat([log_sigma, sure], -1).flatten(1)
+        return torch.stack([torch.cat([looks, places], -1), torch.cat([log_sigma, sure], -1)], 1).flatten(2)
 
     def infer(self, x):
         """Looks, places, log-sigmas of looks, and frames drawn on the way to them, of frames x (n, height, width)."""
@@ -194,9 +198,29 @@ class SlotVAE(nn.Module):
         change, log_sigma = change.chunk(2, -1)
         return (looks + change).clamp(-8, 8), places, log_sigma.clamp(-6, 2)
 
-    def arrange(self, latents):
-        """Latents (V, T, 2, z_dim) of videos with the slots in an order that is stable over time."""
-        return in_order(latents, self.slots)
+    # from videos to latents
+
+    @torch.no_grad()
+    def follow(self, latents, frames):
+        """Latents (V, T, 2, z_dim) of videos, of which each slot stays with one object.
+
+        latents: of the frames (V, T, 1, height, width), each encoded by itself. Of a frame there are two proposals:
+        what was found there, its slots in the order that fits those before; and what is corrected from where those
+        before lead at constant velocity, looking as they did on average. That which explains the frame better is kept:
+        the one cannot be lost for long, the other tells overlapping objects apart.
+        """
+        followed = [latents[:, 0]]
+        for t in range(1, latents.shape[1]):
+            looks, places = self.parts(torch.stack(followed, 1)[:, :, 0])
+            look, place = looks.mean(1), (2 * places[:, -1] - places[:, max(t - 2, 0)]).clamp(-1.3, 1.3)
+            x, led = frames[:, t, 0], (look, place)
+            for _ in range(2):
+                others = self.others(self.drawn(*led[:2]))
+                led = self.corrected(x[:, None] - others, *led[:2], others)
+            proposals = [in_order(latents[:, t], look, place), self.joined(*led)]
+            errors = [(self.decode(z[:, 0])[:, 0] - x).square().sum((1, 2)) for z in proposals]
+            followed.append(torch.where((errors[1] < errors[0])[:, None, None], proposals[1], proposals[0]))
+        return torch.stack(followed, 1)
 
 
 def centred(count):
@@ -204,20 +228,15 @@ def centred(count):
     return torch.arange(count) - (count - 1) / 2
 
 
-@torch.no_grad()
-def in_order(latents, slots, look_weight=0.003):
-    """Latents (V, T, 2, z_dim) of videos with the slots in an order that is stable over time.
+def in_order(latents, looks, places, look_weight=0.003):
+    """Latents (V, 2, z_dim) of frames with their slots in the order that is nearest to what was expected.
 
-    Each frame's slots are permuted to lie nearest to where those before lead at constant velocity, and to look most
-    as those before looked on average. Ties go to the order that the encoder found.
+    looks (V, slots, look) and places (V, slots, 2) are expected; the distance is the places' squared one, in half
+    frames, and look_weight times the looks'.
     """
-    latents = latents.unflatten(-1, (slots, -1)).clone()
-    look, place = latents[:, :, 0, :, :-2], latents[:, :, 0, :, -2:]  # views: what is permuted shows in them
-    orders = torch.tensor(list(itertools.permutations(range(slots))), device=latents.device)
-    for t in range(1, latents.shape[1]):
-        ahead = 2 * place[:, t - 1] - place[:, t - 2] if t > 1 else place[:, t - 1]
-        cost = (place[:, t, orders] - ahead[:, None]).square().sum((2, 3))
-        cost += look_weight * (look[:, t, orders] - look[:, None, :t].mean(2)).square().sum((2, 3))
-        best = orders[cost.argmin(1)][:, None, :, None]
-        latents[:, t] = latents[:, t].take_along_dim(best, dim=2)
-    return latents.flatten(3)
+    slots = latents.unflatten(-1, (looks.shape[1], -1))
+    orders = torch.tensor(list(itertools.permutations(range(looks.shape[1]))), device=latents.device)
+    means = slots[:, 0, orders]  # V, orders, slots, numbers
+    cost = (means[..., -2:] - places[:, None]).square().sum((2, 3))
+    cost += look_weight * (means[..., :-2] - looks[:, None]).square().sum((2, 3))
+    return slots.take_along_dim(orders[cost.argmin(1)][:, None, :, None], dim=2).flatten(2)
