@@ -52,9 +52,10 @@ def main(args):
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
     about = Videos(args.data_file, "train", "latents").attributes
-    for flag in ["--loss mdn"] * (args.loss == "mdn") + ["--diffs"] * args.diffs:
-        if "slots" in about:
-            raise cli.UserError(f"{flag} is for latents without slots, not {args.data_file}: leave it out")
+    if "slots" in about and (args.loss == "mdn" or args.diffs):
+        raise cli.UserError(
+            f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave them out"
+        )
     if args.loss == "distance" and "slots" not in about:
         raise cli.UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
