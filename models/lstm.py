@@ -196,10 +196,12 @@ class LatentLSTM(nn.Module):
         x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
         # Before the first latent nothing has moved.
         *states, (before, count, total) = state or [None] * len(self.layers) + [(mean[:, :1], 0, 0)]
-        step, total = mean - torch.cat([before, mean[:, :-1]], dim=1), total + mean.cumsum(dim=1)
+        step = mean - torch.cat([before, mean[:, :-1]], dim=1)
         base = mean
         if self.residual == "second":
-            average = total / torch.arange(count + 1, count + mean.shape[1] + 1, device=mean.device)[:, None]
+            sums = total + mean.cumsum(dim=1)
+            total = sums[:, -1:]
+            average = sums / torch.arange(count + 1, count + mean.shape[1] + 1, device=mean.device)[:, None]
             base = torch.where(self.goes_on > 0, mean + step, average)
             # Of a slot, speeds are read in eighths of a half frame, and that of its look, which is noise, is not.
             x = torch.cat([x, 8 * self.goes_on * step if self.config["slots"] else step], dim=2)
@@ -214,7 +216,7 @@ class LatentLSTM(nn.Module):
             output = output + F.pad(base[:, :, None], others)
         if self.slots > 1:
             output = output.unflatten(0, (-1, self.slots)).movedim(1, 3).flatten(3)
-        return output, [*states, (mean[:, -1:], count + mean.shape[1], total[:, -1:])]
+        return output, [*states, (mean[:, -1:], count + mean.shape[1], total)]
 
     def latent(self, output, temperature=None):
         """The predicted latents (B, T, rows, z_dim) that an output gives.

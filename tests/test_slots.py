@@ -187,7 +187,7 @@ def test_training_runs_freely_as_sampling_does(loss, residual):
 
 
 def test_frames_teach_it(chain):
-    """A few dozen steps on two digits explain more of a frame than a black one does, and of every frame."""
+    """A few dozen steps on two digits explain more of a frame than a black one does."""
     frames = Frames(chain / "frames.hdf5", "train").evenly_spaced(30).float() / 255
     torch.manual_seed(0)
     model = SlotVAE((1, 64, 64), z_dim=12, n_hid=32, combine="sum")
