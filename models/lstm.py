@@ -111,7 +111,7 @@ class LatentLSTM(nn.Module):
     out: "none"; "first", the last mean; "second", the last mean and the last difference, which is read, too.
     slots: so many objects, of as many numbers each, follow one another in a latent (models/slots.py); 0: it has no such
     parts. They share the network, each with a state of its own. With "second", a slot's place goes on at its last
-    speed, and its look is the mean of those so far.
+    speed, and its look stays.
 
     A latent is (rows, z_dim): its mean and, with "kl", its log-sigma. Where two rows are given and one is needed, the
     first is used. An output is a predicted latent or, with "mdn", (mixtures, 2 z_dim + 1): `latent` takes one from it.
@@ -190,21 +190,17 @@ class LatentLSTM(nn.Module):
     def run(self, sequence, state=None):
         """Read a sequence (B, T, rows, z_dim) at once -> the output after each step (B, T, ...), and the state.
 
-        The state is that of each layer and, after them, of the means read: the last, how many, their sum.
+        The state is that of each layer and, after them, the last mean read.
         """
         sequence = sequence.unflatten(3, (self.slots, -1)).movedim(3, 1).flatten(0, 1)
         x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
-        # Before the first latent nothing has moved.
-        *states, (before, count, total) = state or [None] * len(self.layers) + [(mean[:, :1], 0, 0)]
-        step = mean - torch.cat([before, mean[:, :-1]], dim=1)
+        *states, before = state or [None] * len(self.layers) + [mean[:, :1]]  # before the first nothing has moved
+        step = self.goes_on * (mean - torch.cat([before, mean[:, :-1]], dim=1))
         base = mean
         if self.residual == "second":
-            sums = total + mean.cumsum(dim=1)
-            total = sums[:, -1:]
-            average = sums / torch.arange(count + 1, count + mean.shape[1] + 1, device=mean.device)[:, None]
-            base = torch.where(self.goes_on > 0, mean + step, average)
-            # Of a slot, speeds are read in eighths of a half frame, and that of its look, which is noise, is not.
-            x = torch.cat([x, 8 * self.goes_on * step if self.config["slots"] else step], dim=2)
+            base = mean + step
+            # Of a slot, speeds are read in eighths of a half frame; its look has none.
+            x = torch.cat([x, 8 * step if self.config["slots"] else step], dim=2)
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
         clip = self.clip if self.loss == "mse" else self.clip * self.slots / len(x)
         for i, layer in enumerate(self.layers):
@@ -216,7 +212,7 @@ class LatentLSTM(nn.Module):
             output = output + F.pad(base[:, :, None], others)
         if self.slots > 1:
             output = output.unflatten(0, (-1, self.slots)).movedim(1, 3).flatten(3)
-        return output, [*states, (mean[:, -1:], count + mean.shape[1], total)]
+        return output, [*states, mean[:, -1:]]
 
     def latent(self, output, temperature=None):
         """The predicted latents (B, T, rows, z_dim) that an output gives.

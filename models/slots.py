@@ -37,8 +37,9 @@ class SlotVAE(nn.Module):
         self.passes, self.beta = passes, beta
         _, height, width = frame_shape
         self.glyph = nn.Sequential(
-            nn.Linear(self.look, 128), nn.SiLU(), nn.Linear(128, n_hid), nn.SiLU(), nn.Linear(n_hid, size**2)
-        )
+            nn.Linear(self.look, 128), nn.SiLU(), nn.Linear(128, n_hid), nn.SiLU(), nn.Linear(n_hid, size**2),
+            nn.Sigmoid(), nn.Unflatten(-1, (size, size)),
+        )  # fmt: skip
         self.seek = nn.Sequential(
             nn.Conv2d(4, 16, 5, stride=2, padding=2), nn.SiLU(),
             nn.Conv2d(16, 16, 5, padding=2), nn.SiLU(),
@@ -65,19 +66,17 @@ class SlotVAE(nn.Module):
     def initialise(self):
         """Objects begin as a blob, which pulls places towards light from the first step on; corrections begin small."""
         blob = 0.55 * torch.exp(-(self.offsets[:, None] ** 2 + self.offsets**2) / (0.064 * self.size**2))
-        self.glyph[-1].weight.mul_(0.3)
-        self.glyph[-1].bias.copy_(torch.logit(blob.clamp(0.01, 0.99)).flatten())
+        self.glyph[4].weight.mul_(0.3)
+        self.glyph[4].bias.copy_(torch.logit(blob.clamp(0.01, 0.99)).flatten())
         self.move[-1].weight.mul_(0.3)
         self.move[-1].bias.zero_()
         self.change[-1].weight.mul_(0.5)
-        self.change[-1].bias.zero_()
-        self.change[-1].bias[self.look :].fill_(-1.0)
+        self.change[-1].bias.copy_((torch.arange(2 * self.look) < self.look).float() - 1)
 
     def forward(self, x):
         """The loss of frames x (n, 1, height, width), a mean over them, and what it is made of.
 
-        That is the squared error, summed over a frame, the KL term, and the same error of the frames that were drawn on
-        the way, each weighing 0.3.
+        The squared error is summed over a frame, and so are those of what was drawn on the way, each weighing 0.3.
         """
         x, n = x[:, 0], len(x)
         looks, places, log_sigma, on_the_way = self.infer(x)
@@ -90,8 +89,6 @@ class SlotVAE(nn.Module):
         loss = squared_error + 0.3 * earlier + self.beta * kl
         return {"loss": loss, "squared_error": squared_error, "earlier": earlier, "kl": kl}
 
-    # from latents to frames
-
     def decode(self, z):
         """Frames (n, 1, height, width) for latents (n, z_dim)."""
         return self.combined(self.drawn(*self.parts(z))).unsqueeze(1).float()
@@ -102,9 +99,8 @@ class SlotVAE(nn.Module):
 
     def drawn(self, looks, places):
         """Each slot alone, (n, slots, height, width), of looks (n, slots, look) and places (n, slots, 2)."""
-        glyphs = torch.sigmoid(self.glyph(looks)).unflatten(-1, (self.size, self.size))
         down, across = self.grids(places, self.offsets)
-        return down @ glyphs @ across.mT
+        return down @ self.glyph(looks) @ across.mT
 
     def combined(self, drawn):
         """Frames (n, height, width) of slots (n, slots, height, width)."""
@@ -127,8 +123,6 @@ class SlotVAE(nn.Module):
         """What pictures (..., height, width) show at offsets (m,) from places (..., 2): (..., m, m)."""
         down, across = self.grids(places, offsets)
         return down.mT @ pictures @ across
-
-    # from frames to latents
 
     def encode(self, x):
         """Posterior mean and log-sigma, each (n, z_dim), of frames x; a place is taken to be known to SURE."""
@@ -164,11 +158,8 @@ class SlotVAE(nn.Module):
 
     def others(self, drawn):
         """For each slot what the others draw together, black if there are none: (n, slots, height, width)."""
-        if self.slots == 1:
-            return torch.zeros_like(drawn)
-        return torch.stack(
-            [self.combined(torch.cat([drawn[:, :k], drawn[:, k + 1 :]], 1)) for k in range(self.slots)], 1
-        )
+        kept = 1 - torch.eye(self.slots).to(drawn)[..., None, None]
+        return torch.stack([self.combined(drawn * mask) for mask in kept], 1)
 
     def find(self, x, explained):
         """Where x (n, height, width) most shows what is not explained (n, 1, ...): a softmax's mean, (n, 1, 2)."""
@@ -198,29 +189,47 @@ class SlotVAE(nn.Module):
         change, log_sigma = change.chunk(2, -1)
         return (looks + change).clamp(-8, 8), places, log_sigma.clamp(-6, 2)
 
-    # from videos to latents
-
     @torch.no_grad()
     def follow(self, latents, frames):
         """Latents (V, T, 2, z_dim) of videos, of which each slot stays with one object.
 
-        latents: of the frames (V, T, 1, height, width), each encoded by itself. Of a frame there are two proposals:
-        what was found there, its slots in the order that fits those before; and what is corrected from where those
-        before lead at constant velocity, looking as they did on average. That which explains the frame better is kept:
-        the one cannot be lost for long, the other tells overlapping objects apart.
+        latents: of the frames (V, T, 1, height, width), each encoded by itself. Looks become the mean of those seen so
+        far, as objects keep theirs, and places those at which these explain the frame best: where the last ones lead
+        at constant velocity, where the frame's latent has them, in the order that fits, or what either is registered
+        to. The one tells overlapping objects apart, the other cannot be lost for long.
         """
-        followed = [latents[:, 0]]
+        looks, places = self.parts(latents[:, 0, 0])
+        followed, before = [latents[:, 0]], places
         for t in range(1, latents.shape[1]):
-            looks, places = self.parts(torch.stack(followed, 1)[:, :, 0])
-            look, place = looks.mean(1), (2 * places[:, -1] - places[:, max(t - 2, 0)]).clamp(-1.3, 1.3)
-            x, led = frames[:, t, 0], (look, place)
-            for _ in range(2):
-                others = self.others(self.drawn(*led[:2]))
-                led = self.corrected(x[:, None] - others, *led[:2], others)
-            proposals = [in_order(latents[:, t], look, place), self.joined(*led)]
-            errors = [(self.decode(z[:, 0])[:, 0] - x).square().sum((1, 2)) for z in proposals]
-            followed.append(torch.where((errors[1] < errors[0])[:, None, None], proposals[1], proposals[0]))
+            x, led = frames[:, t, 0], (2 * places - before).clamp(-1.3, 1.3)
+            found = self.parts(in_order(latents[:, t], looks, led)[:, 0])[1]
+            tried = [led, found, self.registered(x, looks, led), self.registered(x, looks, found)]
+            errors = [(self.combined(self.drawn(looks, at)) - x).square().sum((1, 2)) for at in tried]
+            best = torch.stack(errors).argmin(0)
+            before, places = places, torch.stack(tried)[best, torch.arange(len(x), device=x.device)]
+            others = self.others(self.drawn(looks, places))
+            seen, _, log_sigma = self.corrected(x[:, None] - others, looks, places, others)
+            looks = looks + (seen - looks) / (t + 1)
+            followed.append(self.joined(looks, places, log_sigma))
         return torch.stack(followed, 1)
+
+    def registered(self, x, looks, places, steps=4):
+        """Places (n, slots, 2) after steps to where looks explain frames x (n, height, width) best.
+
+        The steps are damped Gauss-Newton ones on the squared error (Lucas & Kanade 1981), with slopes over a pixel.
+        """
+        glyphs, pixel = self.glyph(looks), 1 / self.half_frame
+        for _ in range(steps):
+            (down, across), ahead, behind = [self.grids(places + s * pixel, self.offsets) for s in (0, 0.5, -0.5)]
+            drawn = down @ glyphs @ across.mT
+            frame = self.combined(drawn)
+            seen = drawn == frame[:, None] if self.combine == "max" else (frame < 1)[:, None]
+            slopes = (ahead[0] - behind[0]) @ glyphs @ across.mT, down @ glyphs @ (ahead[1] - behind[1]).mT
+            slopes = torch.stack([slope * seen for slope in slopes], 2).flatten(1, 2).flatten(2)
+            curvature = slopes @ slopes.mT + 0.3 * torch.eye(slopes.shape[1], device=x.device)
+            step = torch.linalg.solve(curvature, slopes @ (x - frame).flatten(1)[..., None]).view_as(places)
+            places = (places + step.clamp(-2, 2) * pixel).clamp(-1.3, 1.3)
+        return places
 
 
 def centred(count):
@@ -229,10 +238,9 @@ def centred(count):
 
 
 def in_order(latents, looks, places, look_weight=0.003):
-    """Latents (V, 2, z_dim) of frames with their slots in the order that is nearest to what was expected.
+    """Latents (V, 2, z_dim) with their slots in the order that is nearest to looks and places (V, slots, ...) expected.
 
-    looks (V, slots, look) and places (V, slots, 2) are expected; the distance is the places' squared one, in half
-    frames, and look_weight times the looks'.
+    The distance is the places' squared one, in half frames, and look_weight times the looks'.
     """
     slots = latents.unflatten(-1, (looks.shape[1], -1))
     orders = torch.tensor(list(itertools.permutations(range(looks.shape[1]))), device=latents.device)

@@ -101,7 +101,7 @@ def test_gate_gradient_clipping(clip, prefix):
 def test_one_step_from_a_given_state(name):
     golden = Golden(name)
     state = [(golden.tensors[f"state_in:hid_var_{i}"], golden.tensors[f"state_in:cell_var_{i}"]) for i in range(2)]
-    prediction, state = golden.model.predict(golden.read[:, 0], [*state, (torch.zeros(2, 1, 4), 0, 0)])
+    prediction, state = golden.model.predict(golden.read[:, 0], [*state, torch.zeros(2, 1, 4)])
     assert_close(prediction[:, None], golden.outputs("step_fixed:"))
     for i, (hidden, cell) in enumerate(state[:-1]):
         assert_close(hidden, golden.tensors[f"step_state_out:hidfinal_{i}"])
