@@ -110,8 +110,8 @@ class LatentLSTM(nn.Module):
     are when sampling; 0 is the original's teacher forcing. residual: what is added to the means that the network puts
     out: "none"; "first", the last mean; "second", the last mean and the last difference, which is read, too.
     slots: so many objects, of as many numbers each, follow one another in a latent (models/slots.py); 0: it has no such
-    parts. They share the network, each with a state of its own. With "second", a slot's place goes on at its last
-    speed, and its look stays.
+    parts. They share the network, each with a state of its own. With "second", what is put out is added to where a
+    slot's place leads at its last speed, and its look stays: objects keep theirs.
 
     A latent is (rows, z_dim): its mean and, with "kl", its log-sigma. Where two rows are given and one is needed, the
     first is used. An output is a predicted latent or, with "mdn", (mixtures, 2 z_dim + 1): `latent` takes one from it.
@@ -207,6 +207,8 @@ class LatentLSTM(nn.Module):
             x = F.dropout(x, self.dropout, self.training)
             x, states[i] = layer(x, states[i], clip) if self.peepholes else layer(x, states[i])
         output = self.project(x).float().unflatten(2, self.output_shape)
+        if self.residual == "second" and self.config["slots"]:
+            output[:, :, 0] *= self.goes_on
         if self.residual != "none":
             others = (0, 0, 0, self.rows - 1) if self.loss != "mdn" else (0, mean.shape[2] + 1)  # all but the means
             output = output + F.pad(base[:, :, None], others)
