@@ -158,7 +158,7 @@ class SlotVAE(nn.Module):
 
     def others(self, drawn):
         """For each slot what the others draw together, black if there are none: (n, slots, height, width)."""
-        kept = 1 - torch.eye(self.slots).to(drawn)[..., None, None]
+        kept = 1 - torch.eye(self.slots, dtype=drawn.dtype, device=drawn.device)[..., None, None]
         return torch.stack([self.combined(drawn * mask) for mask in kept], 1)
 
     def find(self, x, explained):
