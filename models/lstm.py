@@ -195,9 +195,9 @@ class LatentLSTM(nn.Module):
         sequence = sequence.unflatten(3, (self.slots, -1)).movedim(3, 1).flatten(0, 1)
         x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
         *states, before = state or [None] * len(self.layers) + [mean[:, :1]]  # before the first nothing has moved
-        step = self.goes_on * (mean - torch.cat([before, mean[:, :-1]], dim=1))
         base = mean
         if self.residual == "second":
+            step = self.goes_on * (mean - torch.cat([before, mean[:, :-1]], dim=1))
             base = mean + step
             # Of a slot, speeds are read in eighths of a half frame; its look has none.
             x = torch.cat([x, 8 * step if self.config["slots"] else step], dim=2)

@@ -221,10 +221,10 @@ class SlotVAE(nn.Module):
         glyphs, pixel = self.glyph(looks), 1 / self.half_frame
         for _ in range(steps):
             (down, across), ahead, behind = [self.grids(places + s * pixel, self.offsets) for s in (0, 0.5, -0.5)]
-            drawn = down @ glyphs @ across.mT
+            drawn = (rows := down @ glyphs) @ across.mT
             frame = self.combined(drawn)
             seen = drawn == frame[:, None] if self.combine == "max" else (frame < 1)[:, None]
-            slopes = (ahead[0] - behind[0]) @ glyphs @ across.mT, down @ glyphs @ (ahead[1] - behind[1]).mT
+            slopes = (ahead[0] - behind[0]) @ glyphs @ across.mT, rows @ (ahead[1] - behind[1]).mT
             slopes = torch.stack([slope * seen for slope in slopes], 2).flatten(1, 2).flatten(2)
             curvature = slopes @ slopes.mT + 0.3 * torch.eye(slopes.shape[1], device=x.device)
             step = torch.linalg.solve(curvature, slopes @ (x - frame).flatten(1)[..., None]).view_as(places)
