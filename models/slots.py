@@ -185,8 +185,7 @@ class SlotVAE(nn.Module):
         places = (places + step).clamp(-1.3, 1.3)
         with torch.no_grad():
             seen = self.crop(rest, places, self.offsets)
-        change = self.change(torch.cat([seen.flatten(2), known, 8 * step.detach()], -1)).float()
-        change, log_sigma = change.chunk(2, -1)
+        change, log_sigma = self.change(torch.cat([seen.flatten(2), known, 8 * step.detach()], -1)).float().chunk(2, -1)
         return (looks + change).clamp(-8, 8), places, log_sigma.clamp(-6, 2)
 
     @torch.no_grad()
@@ -194,19 +193,20 @@ class SlotVAE(nn.Module):
         """Latents (V, T, 2, z_dim) of videos, of which each slot stays with one object.
 
         latents: of the frames (V, T, 1, height, width), each encoded by itself. Looks become the mean of those seen so
-        far, as objects keep theirs, and places those at which these explain the frame best: where the last ones lead
-        at constant velocity, where the frame's latent has them, in the order that fits, or what either is registered
-        to. The one tells overlapping objects apart, the other cannot be lost for long.
+        far, as objects keep theirs, and places those at which these explain the frame best: each slot's is where its
+        last ones lead or where the frame's latent has it, in the order that fits; or what these are registered to.
         """
         looks, places = self.parts(latents[:, 0, 0])
         followed, before = [latents[:, 0]], places
         for t in range(1, latents.shape[1]):
             x, led = frames[:, t, 0], (2 * places - before).clamp(-1.3, 1.3)
             found = self.parts(in_order(latents[:, t], looks, led)[:, 0])[1]
-            tried = [led, found, self.registered(x, looks, led), self.registered(x, looks, found)]
+            starts = itertools.product(*zip(led.unbind(1), found.unbind(1), strict=True))
+            starts = [torch.stack(start, 1) for start in starts]
+            tried = starts + [self.registered(x, looks, at) for at in starts]
             errors = [(self.combined(self.drawn(looks, at)) - x).square().sum((1, 2)) for at in tried]
-            best = torch.stack(errors).argmin(0)
-            before, places = places, torch.stack(tried)[best, torch.arange(len(x), device=x.device)]
+            best = torch.stack(errors).argmin(0)[None, :, None, None]
+            before, places = places, torch.stack(tried).take_along_dim(best, 0)[0]
             others = self.others(self.drawn(looks, places))
             seen, _, log_sigma = self.corrected(x[:, None] - others, looks, places, others)
             looks = looks + (seen - looks) / (t + 1)
