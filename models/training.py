@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     """
     run, history = Path(args.save_to), []
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
+    # The rate is a tensor so that a recorded step reads it anew.
+    rate = torch.tensor(args.lr, device=device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=device.type == "cuda")
     if args.init_from and not args.resume:
         take_weights(model, checkpoint.load(args.init_from, type(model)), args.init_from, resume=False)
     if args.resume:
@@ -105,19 +108,21 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         for role, parent in parents.items():
             if last["parents"].get(role, {}).get("id") != parent.get("id"):
                 raise cli.UserError(f"{run} was begun with another {role}: name another --save_to and begin anew")
-        optimizer.load_state_dict(last["optimizer"])
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": last["optimizer"]["state"]})
         history = last["history"]
     if args.compile:
         model.compile()
 
     if len(history) >= args.num_epochs:
         print(f"{run}: all {args.num_epochs} epochs are done; give a larger --num_epochs to go on")
+    train_step = Recorded(partial(take_step, model, args, optimizer))
+    valid_step = Recorded(partial(measure, model, args))
     for epoch in range(len(history) + 1, args.num_epochs + 1):
         began = time.perf_counter()
         row = {"epoch": epoch}
-        means = run_epoch(model, train, args, device, prepare, epoch, optimizer)
+        means = run_epoch(model, train, args, device, prepare, epoch, train_step, optimizer)
         row |= {f"train_{name}": value for name, value in means.items()}
-        means = run_epoch(model, valid, args, device, prepare, epoch=0)
+        means = run_epoch(model, valid, args, device, prepare, 0, valid_step)
         row |= {f"valid_{name}": value for name, value in means.items()}
         row["seconds"] = time.perf_counter() - began
         print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
@@ -133,8 +138,60 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         write_log(run / "log.csv", history)
 
 
-def run_epoch(model, dataset, args, device, prepare, epoch, optimizer=None):
-    """One pass over the dataset, training if there is an optimizer. Returns the means over all examples."""
+def take_step(model, args, optimizer, *inputs):
+    """One step of training. Returns what the model does, detached."""
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=args.amp):
+        scalars = model(*inputs)
+    scalars["loss"].backward()
+    if args.grad_clip:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
+    optimizer.step()
+    return {key: value.detach() for key, value in scalars.items()}
+
+
+def measure(model, args, *inputs):
+    """What the model returns, without gradients."""
+    with torch.no_grad(), torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=args.amp):
+        return model(*inputs)
+
+
+class Recorded:
+    """A step that on a GPU is recorded as a CUDA graph and replayed: one launch in place of thousands.
+
+    The first three calls run as they are: libraries settle in them, and the optimizer makes its state. The fourth
+    records. Inputs of another shape (an epoch's last batch) or on another device run as they are, too. What a replay
+    returns is overwritten by the next.
+    """
+
+    def __init__(self, step):
+        self.step, self.calls, self.shapes, self.graph = step, 0, None, None
+
+    def __call__(self, *inputs):
+        shapes = [x.shape for x in inputs]
+        self.shapes = self.shapes or shapes
+        if not inputs[0].is_cuda or shapes != self.shapes:
+            return self.step(*inputs)
+        self.calls += 1
+        if self.calls <= 3:  # on a stream of its own, as recording is
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                outputs = self.step(*inputs)
+            here.wait_stream(aside)
+            return outputs
+        if not self.graph:
+            self.graph, self.inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
+            with torch.cuda.graph(self.graph):
+                self.outputs = self.step(*self.inputs)
+        for mine, x in zip(self.inputs, inputs, strict=True):
+            mine.copy_(x)
+        self.graph.replay()
+        return self.outputs
+
+
+def run_epoch(model, dataset, args, device, prepare, epoch, take, optimizer=None):
+    """One pass over the dataset by the step `take`, training if there is an optimizer. Returns means over examples."""
     model.train(optimizer is not None)
     seed_all(args.seed, epoch)
     if hasattr(dataset, "set_epoch"):
@@ -153,19 +210,11 @@ def run_epoch(model, dataset, args, device, prepare, epoch, optimizer=None):
     for step, batch in enumerate(bar):
         with torch.no_grad():
             inputs = prepare(batch.to(device, non_blocking=True))
-        amp = torch.autocast(device.type, torch.bfloat16, enabled=args.amp)
-        with amp, torch.set_grad_enabled(optimizer is not None):
-            scalars = model(*inputs)
         if optimizer:
-            optimizer.zero_grad(set_to_none=True)
-            scalars["loss"].backward()
-            if args.grad_clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
             set_lr(optimizer, args, (epoch - 1 + step / steps) / args.num_epochs)
-            optimizer.step()
         # Added up on the device: reading a number back at every step would make the device wait.
-        for key, value in scalars.items():
-            totals[key] = totals.get(key, 0) + value.detach() * len(batch)
+        for key, value in take(*inputs).items():
+            totals[key] = totals.get(key, 0) + value * len(batch)
         count += len(batch)
     return {key: float(value) / count for key, value in totals.items()}
 
@@ -181,7 +230,7 @@ def set_lr(optimizer, args, progress):
             else 0.5 + 0.5 * math.cos(math.pi * (progress - warm_up) / (1 - warm_up))
         )
     for group in optimizer.param_groups:
-        group["lr"] = args.lr * max(share, 1e-3)
+        group["lr"].fill_(args.lr * max(share, 1e-3))
 
 
 def take_weights(model, content, path, resume):

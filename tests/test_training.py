@@ -14,6 +14,7 @@ import train_lstm
 import train_vcae
 from cli import UserError
 from models import checkpoint, training
+from models.lstm import LatentLSTM
 
 
 class Toy(nn.Module):
@@ -87,14 +88,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_cosine_schedule_warms_up_and_falls():
     args = argparse.Namespace(lr=2.0, schedule="cosine")
-    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1), fused=True)
     rates = []
     for step in range(1000):
         training.set_lr(optimizer, args, step / 1000)
-        rates.append(optimizer.param_groups[0]["lr"])
+        rates.append(optimizer.param_groups[0]["lr"].item())
     assert max(rates) == pytest.approx(2.0)
     assert rates.index(max(rates)) == 50
     assert rates[0] == rates[-1] == pytest.approx(0.002)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records on a GPU alone")
+@pytest.mark.parametrize("amp", [False, True])
+def test_recorded_steps_are_the_same_steps(tmp_path, monkeypatch, amp):
+    """With noise, dropout, a schedule, clipping, a last batch of another size, and a second epoch."""
+
+    def trained(name):
+        torch.manual_seed(0)
+        model = LatentLSTM(4, n_hid=16, loss="mse", free=2)
+        latents = Numbers(*torch.randn(70, 8, 2, 4).tolist())
+        options = {"save_to": str(tmp_path / name), "batch_size": 8, "grad_clip": 1.0, "schedule": "cosine", "amp": amp}
+        (tmp_path / name).mkdir()
+        training.fit(model, latents, latents, arguments(tmp_path, **options), torch.device("cuda"), {})
+        return model.state_dict()
+
+    recorded = trained("recorded")
+    monkeypatch.setattr(training, "Recorded", lambda step: step)
+    for name, weight in trained("plain").items():
+        torch.testing.assert_close(recorded[name], weight)
 
 
 def test_adam_and_the_norm_constraint_are_the_originals():
