@@ -143,6 +143,19 @@ def test_a_place_that_was_missed_is_led_back_to():
     torch.testing.assert_close(followed[:, 0], true[:, 0])
 
 
+def test_one_slot_is_led_while_the_other_is_found():
+    """In the third frame one object turns, so that only what was found is right, and the other was found elsewhere."""
+    torch.manual_seed(0)
+    model = Sloppy((1, 48, 48), z_dim=12, slots=2, size=10, n_hid=16).eval()
+    places = torch.tensor([[[0.2, -0.5], [-0.6, 0.5]], [[0.4, -0.5], [-0.4, 0.5]], [[0.0, -0.5], [-0.2, 0.5]]])
+    looks = torch.randn(2, 4).expand(3, -1, -1)
+    true = model.joined(looks, places, torch.zeros_like(looks))
+    found = places.clone()
+    found[2, 1, 0] = 0.6
+    latents = model.joined(looks, found, torch.zeros_like(looks))
+    torch.testing.assert_close(model.follow(latents[None], model.decode(true[:, 0])[None])[0], true)
+
+
 @pytest.mark.parametrize("slots", [1, 2, 4])
 @pytest.mark.parametrize("combine", ["sum", "max"])
 def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
