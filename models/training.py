@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -120,11 +121,11 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     for epoch in range(len(history) + 1, args.num_epochs + 1):
         began = time.perf_counter()
         row = {"epoch": epoch}
-        means = run_epoch(model, train, args, device, prepare, epoch, train_step, optimizer)
+        means, waited = run_epoch(model, train, args, device, prepare, epoch, train_step, optimizer)
         row |= {f"train_{name}": value for name, value in means.items()}
-        means = run_epoch(model, valid, args, device, prepare, 0, valid_step)
+        means, _ = run_epoch(model, valid, args, device, prepare, 0, valid_step)
         row |= {f"valid_{name}": value for name, value in means.items()}
-        row["seconds"] = time.perf_counter() - began
+        row |= {"seconds": time.perf_counter() - began, "waited": waited}
         print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
         if not math.isfinite(row["train_loss"] + row["valid_loss"]):
             go_on = f", and go on from epoch {epoch - 1} with --resume" if history else ""
@@ -191,7 +192,10 @@ class Recorded:
 
 
 def run_epoch(model, dataset, args, device, prepare, epoch, take, optimizer=None):
-    """One pass over the dataset by the step `take`, training if there is an optimizer. Returns means over examples."""
+    """One pass over the dataset by the step `take`, training if there is an optimizer.
+
+    Returns the means over all examples, and the seconds for which it waited for them to be read.
+    """
     model.train(optimizer is not None)
     seed_all(args.seed, epoch)
     if hasattr(dataset, "set_epoch"):
@@ -204,10 +208,13 @@ def run_epoch(model, dataset, args, device, prepare, epoch, take, optimizer=None
         pin_memory=device.type == "cuda",
     )
     steps = min(len(loader), args.max_per_epoch or len(loader))
-    totals, count = {}, 0
+    totals, count, waited = {}, 0, 0.0
     name = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation"
-    bar = tqdm(itertools.islice(loader, steps), total=steps, desc=name, unit="batch", leave=False, disable=None)
-    for step, batch in enumerate(bar):
+    batches = read_ahead(itertools.islice(loader, steps))
+    for step in tqdm(range(steps), desc=name, unit="batch", leave=False, disable=None):
+        began = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - began
         with torch.no_grad():
             inputs = prepare(batch.to(device, non_blocking=True))
         if optimizer:
@@ -216,7 +223,21 @@ def run_epoch(model, dataset, args, device, prepare, epoch, take, optimizer=None
         for key, value in take(*inputs).items():
             totals[key] = totals.get(key, 0) + value * len(batch)
         count += len(batch)
-    return {key: float(value) / count for key, value in totals.items()}
+    return {key: float(value) / count for key, value in totals.items()}, waited
+
+
+def read_ahead(batches):
+    """The same batches, each read by a thread while the one before it is used.
+
+    The first is read alone: until then a sampler draws its seed from the generator that training draws from, too.
+    """
+    batches = iter(batches)
+    with ThreadPoolExecutor(1) as thread:
+        batch = thread.submit(next, batches, None).result()
+        while batch is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+            batch = coming.result()
 
 
 def set_lr(optimizer, args, progress):
