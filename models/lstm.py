@@ -9,92 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from cli import UserError
-
-
-class PeepholeSequence(torch.autograd.Function):
-    r"""A peephole LSTM over a whole sequence, with its backward written out (Graves 2013, eqs 7-11).
-
-    With a_t = x_t + W h_{t-1}, stacked in the order i, f, g, o (input gate, forget gate, cell input, output gate):
-        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)    c_t = f c_{t-1} + i g
-        o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
-    Backward, with dh and dc the gradients that reach h_t and c_t:
-        do = dh tanh(c_t) o(1-o)    dc += dh o (1 - tanh^2 c_t) + do p_o
-        di = dc g i(1-i)            df = dc c_{t-1} f(1-f)      dg = dc i (1-g^2)
-        da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = W^T da
-    Only da is clipped, elementwise: the peepholes' gradients are not. The products run in the type of W and x, state
-    and gates in float32 (or float64). The weights' gradient is one product over all steps at the end.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, peepholes, hidden, cell, clip):
-        """x (T, B, 4H), weight (4H, H), peepholes (3, H), hidden and cell (B, H) -> hiddens, cells, each (T, B, H)."""
-        steps, batch, units = x.shape[0], x.shape[1], x.shape[2] // 4
-        state = cell.dtype
-        hiddens = torch.empty(steps + 1, batch, units, dtype=x.dtype, device=x.device)
-        cells = torch.empty(steps + 1, batch, units, dtype=state, device=x.device)
-        gates = torch.empty(steps, 4, batch, units, dtype=state, device=x.device)
-        hiddens[0], cells[0] = hidden, cell
-        weight_t = weight.t().contiguous()
-        p_i, p_f, p_o = peepholes.to(state)
-        for t in range(steps):
-            a_i, a_f, a_g, a_o = torch.addmm(x[t], hiddens[t], weight_t).to(state).chunk(4, dim=1)
-            i, f, g, o = gates[t]
-            torch.sigmoid(torch.addcmul(a_i, p_i, cells[t]), out=i)
-            torch.sigmoid(torch.addcmul(a_f, p_f, cells[t]), out=f)
-            torch.tanh(a_g, out=g)
-            torch.addcmul(f * cells[t], i, g, out=cells[t + 1])
-            torch.sigmoid(torch.addcmul(a_o, p_o, cells[t + 1]), out=o)
-            hiddens[t + 1] = o * torch.tanh(cells[t + 1])
-        ctx.save_for_backward(hiddens, cells, gates, weight, peepholes)
-        ctx.clip = clip
-        return hiddens[1:].to(state), cells[1:].clone()
-
-    @staticmethod
-    def backward(ctx, d_hiddens, d_cells):
-        hiddens, cells, gates, weight, peepholes = ctx.saved_tensors
-        steps, _, batch, units = gates.shape
-        p_i, p_f, p_o = peepholes.to(cells.dtype)
-        da = torch.empty(steps, batch, 4 * units, dtype=weight.dtype, device=weight.device)
-        dh, dc = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
-        d_peepholes = torch.zeros(3, units, dtype=cells.dtype, device=cells.device)
-        for t in reversed(range(steps)):
-            i, f, g, o = gates[t]
-            tanh_c = torch.tanh(cells[t + 1])
-            dh = dh + d_hiddens[t]
-            do = dh * tanh_c * o * (1 - o)
-            dc = dc + d_cells[t] + dh * o * (1 - tanh_c**2) + do * p_o
-            di, df, dg = dc * g * i * (1 - i), dc * cells[t] * f * (1 - f), dc * i * (1 - g**2)
-            d_peepholes += torch.stack([(di * cells[t]).sum(0), (df * cells[t]).sum(0), (do * cells[t + 1]).sum(0)])
-            dc = dc * f + di * p_i + df * p_f
-            da[t] = torch.cat([di, df, dg, do], dim=1).clamp_(-ctx.clip, ctx.clip)
-            dh = (da[t] @ weight).to(cells.dtype)
-        d_weight = da.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)
-        return da, d_weight, d_peepholes.to(peepholes.dtype), dh, dc, None
-
-
-class PeepholeLSTM(nn.Module):
-    """One layer: peepholes, a learned initial state, and gate-gradient clipping; weights N(0, 0.1), biases 0."""
-
-    def __init__(self, inputs, units):
-        super().__init__()
-        self.weight_in = nn.Parameter(0.1 * torch.randn(4 * units, inputs))
-        self.weight_hid = nn.Parameter(0.1 * torch.randn(4 * units, units))
-        self.bias = nn.Parameter(torch.zeros(4 * units))
-        self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
-        self.hid_init = nn.Parameter(torch.zeros(units))
-        self.cell_init = nn.Parameter(torch.zeros(units))
-
-    def forward(self, x, state=None, clip=float("inf")):
-        """x (B, T, inputs) -> hiddens (B, T, units) and the state after them, (hidden, cell), each (B, units).
-
-        clip: limit on each entry of the loss's gradient at the gates' pre-activations, at every step.
-        """
-        if state is None:
-            state = self.hid_init.expand(len(x), -1), self.cell_init.expand(len(x), -1)
-        # Autocast gives the products' type; its rules do not reach into a Function, so the casts are made here.
-        gates = F.linear(x.transpose(0, 1).contiguous(), self.weight_in, self.bias)
-        hiddens, cells = PeepholeSequence.apply(gates, self.weight_hid.to(gates.dtype), self.peepholes, *state, clip)
-        return hiddens.transpose(0, 1), (hiddens[-1], cells[-1])
+from models.peephole import PeepholeLSTM
 
 
 class LatentLSTM(nn.Module):
@@ -152,6 +67,11 @@ class LatentLSTM(nn.Module):
         if loss == "mdn":  # Gaussians that begin alike stay alike
             nn.init.normal_(self.project.bias.data.view(self.output_shape)[:, :z_dim], std=0.1)
 
+    def compile(self):
+        """Fuse the elementwise part of each step: the steps, unrolled, would take a compiler minutes."""
+        for layer in self.layers if self.peepholes else ():
+            layer.fuse()
+
     def forward(self, latents):
         """The loss of predicting each latent of (B, T, 2, z_dim) from those before it.
 
@@ -180,17 +100,18 @@ class LatentLSTM(nn.Module):
 
     def unroll(self, context, steps):
         """The outputs after each latent of context (B, T, rows, z_dim), then `steps` in free running."""
-        output, state = self.run(context)
+        weights = [layer.cast(context.device.type) for layer in self.layers] if self.peepholes else None
+        output, state = self.run(context, None, weights)
         outputs = [output]
         for _ in range(steps):
-            output, state = self.run(self.latent(output[:, -1:]), state)
+            output, state = self.run(self.latent(output[:, -1:]), state, weights)
             outputs.append(output)
         return torch.cat(outputs, dim=1)
 
-    def run(self, sequence, state=None):
+    def run(self, sequence, state=None, weights=None):
         """Read a sequence (B, T, rows, z_dim) at once -> the output after each step (B, T, ...), and the state.
 
-        The state is that of each layer and, after them, the last mean read.
+        The state is that of each layer and, after them, the last mean read. weights: of each layer, `cast` beforehand.
         """
         sequence = sequence.unflatten(3, (self.slots, -1)).movedim(3, 1).flatten(0, 1)
         x, mean = sequence[:, :, : self.rows].flatten(2), sequence[:, :, 0]
@@ -205,7 +126,8 @@ class LatentLSTM(nn.Module):
         clip = self.clip if self.loss == "mse" else self.clip * self.slots / len(x)
         for i, layer in enumerate(self.layers):
             x = F.dropout(x, self.dropout, self.training)
-            x, states[i] = layer(x, states[i], clip) if self.peepholes else layer(x, states[i])
+            more = (clip, weights and weights[i]) if self.peepholes else ()
+            x, states[i] = layer(x, states[i], *more)
         output = self.project(x).float().unflatten(2, self.output_shape)
         if self.residual == "second" and self.config["slots"]:
             output[:, :, 0] *= self.goes_on

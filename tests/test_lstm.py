@@ -8,8 +8,9 @@ import torch
 from golden import assert_close, load
 from torch.nn import functional as F
 
-from models import lstm
-from models.lstm import LatentLSTM, PeepholeSequence, difference, integrate, mixture
+from models import lstm, peephole
+from models.lstm import LatentLSTM, difference, integrate, mixture
+from models.peephole import PeepholeSequence
 
 GATES = ("ingate", "forgetgate", "cell", "outgate")
 PEEPHOLES = ("ingate", "forgetgate", "outgate")
@@ -56,7 +57,7 @@ class Golden:
     def loss(self):
         """Our loss of predicting the original's targets, which need not be the inputs one step later."""
         latents = torch.cat([self.read[:, :1], self.target], 1)
-        self.model.run, run = lambda sequence, state=None: run(self.read, state), self.model.run
+        self.model.run, run = lambda sequence, *rest: run(self.read, *rest), self.model.run
         return self.model(latents)["loss"]
 
 
@@ -125,9 +126,28 @@ def test_kl_of_diagonal_gaussians():
 
 def test_backward_is_the_derivative():
     torch.manual_seed(0)
-    sizes = (5, 3, 8), (8, 2), (3, 2), (3, 2), (3, 2)
+    sizes = (5, 3, 4), (8, 4), (8, 2), (8,), (3, 2), (3, 2), (3, 2)
     inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in sizes]
-    assert torch.autograd.gradcheck(lambda *x: PeepholeSequence.apply(*x, float("inf")), inputs)
+    kernels = peephole.step, peephole.step_back
+    assert torch.autograd.gradcheck(lambda *x: PeepholeSequence.apply(*x, float("inf"), kernels), inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from within torch
+def test_fused_kernels_compute_the_same(dtype):
+    def results(kernels):
+        torch.manual_seed(0)
+        sizes = (6, 4, 3), (32, 3), (32, 8), (32,)
+        inputs = [torch.randn(*size, dtype=dtype, requires_grad=True) for size in sizes]
+        inputs += [torch.randn(*size, requires_grad=True) for size in ((3, 8), (4, 8), (4, 8))]
+        hiddens, cell = PeepholeSequence.apply(*inputs, 0.02, kernels)
+        (hiddens.float().square().sum() + cell.square().sum()).backward()
+        return [hiddens, cell, *(x.grad for x in inputs)]
+
+    for mine, theirs in zip(results(peephole.fused()), results((peephole.step, peephole.step_back)), strict=True):
+        # A gradient is a sum of bfloat16 numbers, any of which may be rounded the other way.
+        torch.testing.assert_close(mine, theirs, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=1e-2)
 
 
 def sequences(model, frames=8, videos=3, seed=0):

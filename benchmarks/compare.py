@@ -1,0 +1,38 @@
+"""Time some functions in turn, so that what disturbs the machine disturbs all of them alike."""
+
+import statistics
+import time
+
+import torch
+
+
+def compare(variants, device, rounds=7, warm_up=5):
+    """Print a table: the median of each of the functions {name: function}, ms, and its ratio to the last one's.
+
+    They take turns for `rounds` rounds after `warm_up` that do not count. On a GPU, time is between two events.
+    """
+    taken = {name: [] for name in variants}
+    for turn in range(warm_up + rounds):
+        for name, function in variants.items():
+            ms = milliseconds(function, device)
+            if turn >= warm_up:
+                taken[name].append(ms)
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    base = list(medians.values())[-1]
+    for name, median in medians.items():
+        low, high = min(taken[name]), max(taken[name])
+        print(f"{name:32} {median:9.1f} ms  {median / base:5.2f} x  ({low:.1f} to {high:.1f})", flush=True)
+    return medians
+
+
+def milliseconds(function, device):
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end)
+    began = time.perf_counter()
+    function()
+    return 1000 * (time.perf_counter() - began)

@@ -1,0 +1,110 @@
+"""A training step of the latent LSTM: ours, torch.nn.LSTM, a cell called step by step, and the bare products."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from compare import compare
+
+from models.lstm import LatentLSTM
+from models.training import Recorded, choose_device, take_step
+
+
+class Cell(nn.Module):
+    """The same cell, a Python loop under autograd: what a first port would write."""
+
+    def __init__(self, inputs, units):
+        super().__init__()
+        self.gates = nn.Linear(inputs + units, 4 * units)
+        self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
+
+    def forward(self, x, state=None, clip=None):
+        zeros = torch.zeros(len(x), self.peepholes.shape[1], device=x.device)
+        (hidden, cell), outputs = state or (zeros, zeros), []
+        for x_t in x.unbind(1):
+            i, f, g, o = self.gates(torch.cat([x_t, hidden], 1)).float().chunk(4, 1)
+            i, f = torch.sigmoid(i + self.peepholes[0] * cell), torch.sigmoid(f + self.peepholes[1] * cell)
+            cell = f * cell + i * torch.tanh(g)
+            hidden = torch.sigmoid(o + self.peepholes[2] * cell) * torch.tanh(cell)
+            outputs.append(hidden)
+        return torch.stack(outputs, 1), (hidden, cell)
+
+
+def products(inputs, units, layers, batch, steps, free, dtype, device):
+    """The matrix products of a step, forward and backward, and nothing else.
+
+    Of `free` steps in free running the input is not known beforehand, so that its products cannot be one.
+    """
+    sizes = (batch, units), (batch, 4 * units), (4 * units, units)
+    h, da, w = (torch.randn(*size, dtype=dtype, device=device) for size in sizes)
+    w_t = w.t().contiguous()
+    widths = [inputs] + [units] * (layers - 1)
+    blocks = [steps - free] + [1] * free
+    known = [[torch.randn(n * batch, width, dtype=dtype, device=device) for n in blocks] for width in widths]
+    hiddens = [torch.randn(n * batch, units, dtype=dtype, device=device) for n in blocks]
+    sloped = [torch.randn(n * batch, 4 * units, dtype=dtype, device=device) for n in blocks]
+    weights = [torch.randn(4 * units, width, dtype=dtype, device=device) for width in widths]
+
+    def run(_):
+        for layer, weight in enumerate(weights):
+            for x, hidden, gates in zip(known[layer], hiddens, sloped, strict=True):
+                x @ weight.t()
+                for _ in range(len(x) // batch):
+                    h @ w_t
+                for _ in range(len(x) // batch):
+                    da @ w
+                gates.t() @ hidden
+                gates.t() @ x
+                if layer or len(blocks) > 1:
+                    gates @ weight
+
+    return run
+
+
+def main(args):
+    device, dtype = choose_device(args.device), torch.bfloat16 if args.amp else torch.float32
+    torch.manual_seed(0)
+    latents = torch.randn(args.batch_size, args.seq_length, 2, args.z_dim, device=device)
+
+    args.grad_clip = 0
+
+    def step(peepholes=True, fuse=False, layer=None):
+        model = LatentLSTM(args.z_dim, args.units, args.layers, peepholes=peepholes, free=args.rollout)
+        if layer:
+            model.layers = nn.ModuleList(layer(each.weight_in.shape[1], args.units) for each in model.layers)
+        if fuse:
+            model.compile()
+        model.to(device).train()
+        optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=device.type == "cuda")
+        return partial(Recorded(partial(take_step, model, args, optimizer)), latents)
+
+    steps = args.seq_length - 1
+    sizes = 2 * args.z_dim, args.units, args.layers, args.batch_size, steps, args.rollout
+    variants = {
+        "ours, fused": step(fuse=True),
+        "ours": step(),
+        "torch.nn.LSTM (no peepholes)": step(peepholes=False),
+        "a cell, step by step": step(layer=Cell),
+        "products alone": partial(Recorded(products(*sizes, dtype, device)), latents),
+    }
+    print(
+        f"{args.units} x {args.layers} units, z {args.z_dim}, batch {args.batch_size}, {args.seq_length} frames, "
+        f"{args.rollout} of them free, {'bfloat16' if args.amp else 'float32'}, {torch.get_num_threads()} threads"
+    )
+    compare(variants, device, args.rounds)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("units", 1024), ("layers", 2), ("z_dim", 32), ("batch_size", 128), ("seq_length", 30)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rollout", type=int, default=0, help="last frames in free running")
+    parser.add_argument("--amp", action="store_true", help="products in bfloat16")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device")
+    main(parser.parse_args())

@@ -1,0 +1,42 @@
+"""A training step of the autoencoder of frames: precision and layout."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from compare import compare
+
+from models.training import Recorded, choose_device, take_step
+from models.vae import VCAE
+
+
+def main(args):
+    device = choose_device(args.device)
+    torch.manual_seed(0)
+    frames = torch.rand(args.batch_size, 1, 64, 64, device=device)
+
+    def step(amp, layout=torch.contiguous_format):
+        sizes = {"n_hid": 1024, "nfilts": 32, "L": 2} if args.arch == "2016" else {"n_hid": 512, "nfilts": 24, "L": 1}
+        model = VCAE((1, 64, 64), arch=args.arch, **sizes).to(device, memory_format=layout)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=device.type == "cuda")
+        how = argparse.Namespace(amp=amp, grad_clip=0)
+        return partial(Recorded(partial(take_step, model, how, optimizer)), frames)
+
+    variants = {"bfloat16": step(True), "float32": step(False)}
+    if args.arch == "deep":
+        variants = {"bfloat16, channels last": step(True, torch.channels_last)} | variants
+    print(f"{args.arch}, batch {args.batch_size}, {torch.get_num_threads()} threads")
+    compare(variants, device, args.rounds)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", choices=("2016", "deep"), default="2016")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device")
+    main(parser.parse_args())

@@ -1,0 +1,141 @@
+"""The 2016 LSTM cell (Lasagne's) over a whole sequence, as one operation with a backward of its own."""
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class PeepholeSequence(torch.autograd.Function):
+    r"""A peephole LSTM over a whole sequence, with its backward written out (Graves 2013, eqs 7-11).
+
+    With a_t = V x_t + W h_{t-1} + b, stacked in the order i, f, g, o (input, forget gate, cell input, output gate):
+        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)    c_t = f c_{t-1} + i g
+        o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
+    Backward, with dh and dc the gradients that reach h_t and c_t:
+        do = dh tanh(c_t) o(1-o)    dc += dh o (1 - tanh^2 c_t) + do p_o
+        di = dc g i(1-i)            df = dc c_{t-1} f(1-f)      dg = dc i (1-g^2)
+        da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = W^T da
+    Only da is clipped, elementwise: the peepholes' gradients are not.
+
+    The products are in the type of x, V, W and b; cells and all that is elementwise in float32 (or float64). All V x_t
+    are one product. Then each step is one product and one elementwise kernel, backward as forward; backward keeps a_t,
+    c_t and h_t, and computes the gates anew. The gradient of each weight is one product over all steps at the end.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels):
+        """x (T, B, inputs), weight_in (4H, inputs), weight_hid (4H, H), bias (4H,), peepholes (3, H), hidden and
+        cell (B, H) -> h_1 to h_T (T, B, H) in the type of x, and c_T (B, H).
+
+        kernels: `step` and `step_back`, or what a compiler makes of them.
+        """
+        step, _ = kernels
+        pre = F.linear(x, weight_in, bias)
+        hiddens, cells = pre.new_empty(len(x) + 1, *hidden.shape), [cell.detach()]
+        hiddens[0] = hidden
+        for t in range(len(x)):
+            pre[t].addmm_(hiddens[t], weight_hid.t())
+            cells.append(step(pre[t], cells[t], peepholes, hiddens[t + 1]))
+        ctx.save_for_backward(x, weight_in, weight_hid, peepholes, pre, hiddens, *cells)
+        ctx.clip, ctx.kernels, ctx.hidden_type = clip, kernels, hidden.dtype
+        return hiddens[1:], cells[-1]
+
+    @staticmethod
+    def backward(ctx, d_hiddens, dc):
+        # Detached: a compiled kernel is made anew for what seems to need a gradient.
+        x, weight_in, weight_hid, peepholes, pre, hiddens, *cells = (each.detach() for each in ctx.saved_tensors)
+        _, step_back = ctx.kernels
+        da, dh, d_hiddens = torch.empty_like(pre), torch.zeros_like(hiddens[0]), d_hiddens.contiguous()
+        d_peepholes = [torch.zeros_like(dc) for _ in range(3)]
+        for t in reversed(range(len(pre))):
+            step_t = pre[t], cells[t], cells[t + 1], peepholes
+            dc = step_back(*step_t, d_hiddens[t], dh, dc, ctx.clip, *da[t].chunk(4, 1), *d_peepholes)
+            dh = da[t] @ weight_hid
+        rows = da.flatten(0, 1)
+        d_x = (rows @ weight_in).view_as(x) if ctx.needs_input_grad[0] else None
+        d_weights = rows.t() @ x.flatten(0, 1), rows.t() @ hiddens[:-1].flatten(0, 1), rows.sum(0)
+        d_peepholes = torch.stack([each.sum(0) for each in d_peepholes]).to(peepholes.dtype)
+        return d_x, *d_weights, d_peepholes, dh.to(ctx.hidden_type), dc, None, None
+
+
+class PeepholeLSTM(nn.Module):
+    """One layer: peepholes, a learned initial state, and gate-gradient clipping; weights N(0, 0.1), biases 0."""
+
+    def __init__(self, inputs, units):
+        super().__init__()
+        self.weight_in = nn.Parameter(0.1 * torch.randn(4 * units, inputs))
+        self.weight_hid = nn.Parameter(0.1 * torch.randn(4 * units, units))
+        self.bias = nn.Parameter(torch.zeros(4 * units))
+        self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
+        self.hid_init = nn.Parameter(torch.zeros(units))
+        self.cell_init = nn.Parameter(torch.zeros(units))
+        self.kernels = step, step_back
+
+    def forward(self, x, state=None, clip=float("inf"), weights=None):
+        """x (B, T, inputs) -> hiddens (B, T, units) and the state after them, (hidden, cell), each (B, units).
+
+        clip: limit on each entry of the loss's gradient at the gates' pre-activations, at every step; weights: `cast`,
+        where the layer is called many times.
+        """
+        if state is None:
+            state = self.hid_init.expand(len(x), -1), self.cell_init.expand(len(x), -1).contiguous()
+        weights = weights or self.cast(x.device.type)
+        x = x.transpose(0, 1).to(weights[0].dtype).contiguous()
+        hiddens, cell = PeepholeSequence.apply(x, *weights, self.peepholes, *state, clip, self.kernels)
+        return hiddens.transpose(0, 1), (hiddens[-1], cell)
+
+    def cast(self, device):
+        """The weights of products in the type that autocast wants: its rules do not reach into a Function."""
+        weights = self.weight_in, self.weight_hid, self.bias
+        if torch.is_autocast_enabled(device):
+            weights = tuple(weight.to(torch.get_autocast_dtype(device)) for weight in weights)
+        return weights
+
+    def fuse(self):
+        """Have the elementwise part of a step compiled into one kernel forward and one backward."""
+        self.kernels = fused()
+
+
+@functools.cache
+def fused():
+    """`step` and `step_back`, compiled at their first call, once for all layers."""
+    # Inductor would rather store what is long to compute and used twice, and begin another kernel.
+    whole = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000, "realize_acc_reads_threshold": 1000}
+    return tuple(torch.compile(kernel, dynamic=False, options=whole) for kernel in (step, step_back))
+
+
+def step(pre, cell, peepholes, hidden):
+    """Write h_t into `hidden` (B, H), and return c_t, of a_t `pre` (B, 4H) and c_{t-1} `cell` (B, H)."""
+    *_, cell, o = gates(pre, cell, peepholes)
+    hidden.copy_(o * torch.tanh(cell))
+    return cell
+
+
+def step_back(pre, before, after, peepholes, dh_above, dh_after, dc, clip, da_i, da_f, da_g, da_o, dp_i, dp_f, dp_o):
+    """Write da_t's four parts into `da_` (B, H), add to the peepholes' `dp_` (B, H), and return dc_{t-1}.
+
+    before, after: c_{t-1} and c_t; dh_above, dh_after: what reaches h_t from its use above and in the next step.
+    """
+    i, f, g, _, o = gates(pre, before, peepholes)
+    p_i, p_f, p_o = peepholes.to(before.dtype)
+    tanh_c, dh = torch.tanh(after), dh_above.to(dc.dtype) + dh_after
+    do = dh * tanh_c * o * (1 - o)
+    dc = dc + dh * o * (1 - tanh_c * tanh_c) + do * p_o
+    di, df, dg = dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g)
+    for part, d in ((da_i, di), (da_f, df), (da_g, dg), (da_o, do)):
+        part.copy_(d.clamp(-clip, clip))
+    dp_i += di * before
+    dp_f += df * before
+    dp_o += do * after
+    return dc * f + di * p_i + df * p_f
+
+
+def gates(pre, cell, peepholes):
+    """i, f, g, c_t and o."""
+    a_i, a_f, a_g, a_o = pre.to(cell.dtype).chunk(4, dim=1)
+    p_i, p_f, p_o = peepholes.to(cell.dtype)
+    i, f, g = torch.sigmoid(a_i + p_i * cell), torch.sigmoid(a_f + p_f * cell), torch.tanh(a_g)
+    cell = f * cell + i * g
+    return i, f, g, cell, torch.sigmoid(a_o + p_o * cell)
