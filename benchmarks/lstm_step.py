@@ -23,7 +23,10 @@ class Cell(nn.Module):
         self.gates = nn.Linear(inputs + units, 4 * units)
         self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
 
-    def forward(self, x, state=None, clip=None):
+    def cast(self, device):
+        """Its products are autocast's own."""
+
+    def forward(self, x, state=None, clip=None, weights=None):
         zeros = torch.zeros(len(x), self.peepholes.shape[1], device=x.device)
         (hidden, cell), outputs = state or (zeros, zeros), []
         for x_t in x.unbind(1):

@@ -29,15 +29,17 @@ class VariationalAutoencoder(nn.Module):
         A latent is drawn from the posterior L times in training; in evaluation it is the posterior mean.
         """
         mu, log_sigma = (t.float() for t in self.encode(x))
-        samples = self.L if self.training else 1
-        nll = squared_error = 0
-        for _ in range(samples):
-            z = mu + torch.randn_like(mu) * torch.exp(log_sigma) if self.training else mu
-            output = self.decoder(z).float()
-            nll = nll + self.nll(output, x) / samples
-            squared_error = squared_error + F.mse_loss(self.mean(output.detach()), x, reduction="sum") / samples
+        n, samples, z, target = len(x), self.L if self.training else 1, mu, x
+        if (
+            self.training
+        ):  # all samples are one batch: the decoder's weights are read once, and their gradient made once
+            z = mu.repeat(samples, 1)
+            z = z + torch.randn_like(z) * torch.exp(log_sigma).repeat(samples, 1)
+            target = x.repeat(samples, 1, 1, 1)
+        output = self.decoder(z).float()
+        nll = self.nll(output, target) / samples
+        squared_error = F.mse_loss(self.mean(output.detach()), target, reduction="sum") / samples
         kl = kl_to_standard_normal(mu, log_sigma)
-        n = len(x)
         return {"loss": (nll + self.beta * kl) / n, "nll": nll / n, "kl": kl / n, "squared_error": squared_error / n}
 
     def nll(self, output, x):
