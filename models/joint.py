@@ -21,6 +21,10 @@ class Joint(nn.Module):
         self.config = {"vcae": vcae, "lstm": lstm, "shown": shown}
         self.vcae, self.lstm, self.shown = VCAE(**vcae), LatentLSTM(**lstm), shown
 
+    def compile(self):
+        for part in (self.lstm, self.vcae.encoder, self.vcae.decoder):
+            part.compile()
+
     def forward(self, frames):
         """The loss for videos (B, T, channels, height, width) in [0, 1], in nats a frame, and squared errors.
 

@@ -42,7 +42,7 @@ class Parser(cli.Parser):
         add("--seed", type=cli.whole(0), default=0, help="of weights, order, noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         add("--amp", action=cli.Switch, default=False, help="bfloat16 autocast")
-        add("--compile", action=cli.Switch, default=False, help="torch.compile the model")
+        add("--compile", action=cli.Switch, default=False, help="torch.compile the model; of an LSTM, its cell")
         add("--resume", action=cli.Switch, default=False, help="go on with the run in --save_to, with its flags")
         add("--init_from", help="checkpoint whose weights to begin from")
 
@@ -76,7 +76,8 @@ def choose_device(name=None):
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        if torch.empty(1, device=name).is_cuda:
+            torch.cuda.set_device(torch.device(name).index or 0)  # streams and graphs are the current device's
     except (RuntimeError, AssertionError):
         raise cli.UserError(f"--device {name} cannot be used on this machine; try cpu") from None
     return torch.device(name)
@@ -183,7 +184,7 @@ class Recorded:
             return outputs
         if not self.graph:
             self.graph, self.inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread reads
                 self.outputs = self.step(*self.inputs)
         for mine, x in zip(self.inputs, inputs, strict=True):
             mine.copy_(x)
@@ -273,7 +274,7 @@ def write_log(path, history):
     """Write the history as CSV, a line per epoch."""
     partial = path.with_name(path.name + ".part")
     with open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, history[0])
+        writer = csv.DictWriter(file, history[-1], restval="")  # a run begun by older code may lack a column
         writer.writeheader()
         writer.writerows(history)
     os.replace(partial, path)

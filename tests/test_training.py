@@ -86,6 +86,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not (tmp_path / "last.pt").exists()
 
 
+def test_a_run_of_older_code_gets_new_columns(tmp_path):
+    training.write_log(tmp_path / "log.csv", [{"epoch": 1}, {"epoch": 2, "waited": 0.5}])
+    assert (tmp_path / "log.csv").read_text().split() == ["epoch,waited", "1,", "2,0.5"]
+
+
 def test_cosine_schedule_warms_up_and_falls():
     args = argparse.Namespace(lr=2.0, schedule="cosine")
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1), fused=True)
@@ -99,13 +104,13 @@ def test_cosine_schedule_warms_up_and_falls():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="records on a GPU alone")
-@pytest.mark.parametrize("amp", [False, True])
-def test_recorded_steps_are_the_same_steps(tmp_path, monkeypatch, amp):
+@pytest.mark.parametrize(("loss", "amp"), [("mse", False), ("mse", True), ("mdn", False)])
+def test_recorded_steps_are_the_same_steps(tmp_path, monkeypatch, loss, amp):
     """With noise, dropout, a schedule, clipping, a last batch of another size, and a second epoch."""
 
     def trained(name):
         torch.manual_seed(0)
-        model = LatentLSTM(4, n_hid=16, loss="mse", free=2)
+        model = LatentLSTM(4, n_hid=16, loss=loss, free=2)
         latents = Numbers(*torch.randn(70, 8, 2, 4).tolist())
         options = {"save_to": str(tmp_path / name), "batch_size": 8, "grad_clip": 1.0, "schedule": "cosine", "amp": amp}
         (tmp_path / name).mkdir()
