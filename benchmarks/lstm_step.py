@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
 from models.lstm import LatentLSTM
-from models.training import Recorded, choose_device, take_step
+from models.training import Recorded, adam, choose_device, take_step
 
 
 class Cell(nn.Module):
@@ -83,7 +83,7 @@ def main(args):
         if fuse:
             model.compile()
         model.to(device).train()
-        optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=device.type == "cuda")
+        optimizer = adam(model, 1e-3, device)
         return partial(Recorded(partial(take_step, model, args, optimizer)), latents)
 
     steps = args.seq_length - 1

@@ -21,11 +21,14 @@ def main(args):
     vcae = VCAE((1, 64, 64), arch="deep", n_hid=512, nfilts=24).to(device).eval()
     lstm = LatentLSTM(32).to(device).eval()
     frames = torch.rand(64, 30, 1, 64, 64, device=device)
-    latents = torch.stack(vcae.encode(frames.flatten(0, 1)), 1).unflatten(0, (64, 30))
+
+    def encode():
+        return torch.stack(vcae.encode(frames.flatten(0, 1)), 1).unflatten(0, (64, 30))
 
     def sample():
-        z = torch.stack(vcae.encode(frames.flatten(0, 1)), 1).unflatten(0, (64, 30))
-        return vcae.decode(lstm.rollout(z, 30).flatten(0, 1)).cpu()
+        return vcae.decode(lstm.rollout(encode(), 30).flatten(0, 1)).cpu()
+
+    latents = encode()
 
     variants = {
         "64 videos, 30 + 30 frames": sample,

@@ -10,7 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
-from models.training import Recorded, choose_device, take_step
+from models.training import Recorded, adam, choose_device, take_step
 from models.vae import VCAE
 
 
@@ -22,7 +22,7 @@ def main(args):
     def step(amp, layout=torch.contiguous_format):
         sizes = {"n_hid": 1024, "nfilts": 32, "L": 2} if args.arch == "2016" else {"n_hid": 512, "nfilts": 24, "L": 1}
         model = VCAE((1, 64, 64), arch=args.arch, **sizes).to(device, memory_format=layout)
-        optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=device.type == "cuda")
+        optimizer = adam(model, 1e-3, device)
         how = argparse.Namespace(amp=amp, grad_clip=0)
         return partial(Recorded(partial(take_step, model, how, optimizer)), frames)
 

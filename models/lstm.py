@@ -190,9 +190,9 @@ class LatentLSTM(nn.Module):
 def mixture(output):
     """The mixture of diagonal Gaussians (..., z_dim) of an output (..., K, 2 z_dim + 1): means, log-sigmas, logits."""
     mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
-    kept = {"validate_args": False}  # validation would make a GPU wait at every step, and cannot be recorded
-    gaussians = Independent(Normal(mean, floor(log_sigma).exp(), **kept), 1, **kept)
-    return MixtureSameFamily(Categorical(logits=output[..., -1], **kept), gaussians, **kept)
+    unchecked = {"validate_args": False}  # validation would make a GPU wait at every step, and cannot be recorded
+    gaussians = Independent(Normal(mean, floor(log_sigma).exp(), **unchecked), 1, **unchecked)
+    return MixtureSameFamily(Categorical(logits=output[..., -1], **unchecked), gaussians, **unchecked)
 
 
 def floor(log_sigma):

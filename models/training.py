@@ -99,9 +99,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     """
     run, history = Path(args.save_to), []
     model.to(device)
-    # The rate is a tensor so that a recorded step reads it anew.
-    rate = torch.tensor(args.lr, device=device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=device.type == "cuda")
+    optimizer = adam(model, args.lr, device)
     if args.init_from and not args.resume:
         take_weights(model, checkpoint.load(args.init_from, type(model)), args.init_from, resume=False)
     if args.resume:
@@ -138,6 +136,12 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
             checkpoint.save(run / "best.pt", model, vars(args), history, parents)
         checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer)
         write_log(run / "log.csv", history)
+
+
+def adam(model, lr, device):
+    """Adam of a model on `device`. Its rate is a tensor, so that a recorded step reads it anew."""
+    rate = torch.tensor(lr, device=device)
+    return torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=device.type == "cuda")
 
 
 def take_step(model, args, optimizer, *inputs):
