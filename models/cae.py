@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cli import UserError
+from models import noise
 from models.vae import glorot
 
 PATTERNS = {
@@ -104,7 +105,7 @@ class Pool(nn.Module):
         return F.pad(spread, (0, x.shape[3] - width, 0, x.shape[2] - height))
 
 
-class Dropout(nn.Dropout):
+class Dropout(noise.Dropout):
     """Dropout on the way in; nothing on the way back."""
 
     def __init__(self, shape, p):
@@ -187,7 +188,7 @@ class Deconvoluter(nn.Module):
             if kind == "pool":
                 painter.append(nn.Upsample(scale_factor=numbers[0]))
             elif kind == "dropout" and arch == "2016":
-                painter.append(nn.Dropout(*numbers))
+                painter.append(noise.Dropout(*numbers))
             elif kind == "conv":
                 filters, size = numbers
                 if arch == "2016":

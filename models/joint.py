@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.lstm import LatentLSTM
+from models.noise import normal_like
 from models.vae import VCAE, kl_to_standard_normal
 
 
@@ -36,7 +37,7 @@ class Joint(nn.Module):
         mu, log_sigma = (t.float().unflatten(0, past.shape[:2]) for t in self.vcae.encode(past.flatten(0, 1)))
         outputs = self.lstm.unroll(torch.stack([mu, log_sigma], dim=2), self.lstm.free)
         predicted = self.lstm.latent(outputs[:, -free:])[:, :, 0]
-        noise = torch.randn_like(mu) * torch.exp(log_sigma) if self.training else 0
+        noise = normal_like(mu) * torch.exp(log_sigma) if self.training else 0
         predicted, future = self.draw(predicted, future, self.shown)
         again, past = self.draw(mu + noise, past, self.shown // 2)
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from cli import UserError
+from models.noise import dropout
 from models.peephole import PeepholeLSTM
 
 
@@ -125,7 +126,7 @@ class LatentLSTM(nn.Module):
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
         clip = self.clip if self.loss == "mse" else self.clip * self.slots / len(x)
         for i, layer in enumerate(self.layers):
-            x = F.dropout(x, self.dropout, self.training)
+            x = dropout(x, self.dropout, self.training)
             more = (clip, weights and weights[i]) if self.peepholes else ()
             x, states[i] = layer(x, states[i], *more)
         output = self.project(x).float().unflatten(2, self.output_shape)

@@ -20,8 +20,8 @@ class PeepholeSequence(torch.autograd.Function):
     Only da is clipped, elementwise: the peepholes' gradients are not.
 
     The products are in the type of x, V, W and b; cells and all that is elementwise in float32 (or float64). All V x_t
-    are one product. Then each step is one product and one elementwise kernel, backward as forward; backward keeps a_t,
-    c_t and h_t, and computes the gates anew. The gradient of each weight is one product over all steps at the end.
+    are one product. Then each step is one product and one elementwise kernel, backward as forward; backward keeps the
+    gates (in place of a_t), c_t and h_t. The gradient of each weight is one product over all steps at the end.
     """
 
     @staticmethod
@@ -32,26 +32,31 @@ class PeepholeSequence(torch.autograd.Function):
         kernels: `step` and `step_back`, or what a compiler makes of them.
         """
         step, _ = kernels
-        pre = F.linear(x, weight_in, bias)
-        hiddens, cells = pre.new_empty(len(x) + 1, *hidden.shape), [cell.detach()]
-        hiddens[0] = hidden
+        gates = F.linear(x, weight_in, bias)
+        hiddens, cells = gates.new_empty(len(x) + 1, *hidden.shape), cell.new_empty(len(x) + 1, *cell.shape)
+        hiddens[0], cells[0] = hidden, cell
         for t in range(len(x)):
-            pre[t].addmm_(hiddens[t], weight_hid.t())
-            cells.append(step(pre[t], cells[t], peepholes, hiddens[t + 1]))
-        ctx.save_for_backward(x, weight_in, weight_hid, peepholes, pre, hiddens, *cells)
+            gates[t].addmm_(hiddens[t], weight_hid.t())
+            step(*gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
+        ctx.save_for_backward(x, weight_in, weight_hid, peepholes, gates, hiddens, cells)
         ctx.clip, ctx.kernels, ctx.hidden_type = clip, kernels, hidden.dtype
         return hiddens[1:], cells[-1]
 
     @staticmethod
     def backward(ctx, d_hiddens, dc):
         # Detached: a compiled kernel is made anew for what seems to need a gradient.
-        x, weight_in, weight_hid, peepholes, pre, hiddens, *cells = (each.detach() for each in ctx.saved_tensors)
+        x, weight_in, weight_hid, peepholes, gates, hiddens, cells = (each.detach() for each in ctx.saved_tensors)
         _, step_back = ctx.kernels
-        da, dh, d_hiddens = torch.empty_like(pre), torch.zeros_like(hiddens[0]), d_hiddens.contiguous()
+        da, dh, dc, d_hiddens = (
+            torch.empty_like(gates),
+            torch.zeros_like(hiddens[0]),
+            dc.clone(),
+            d_hiddens.contiguous(),
+        )
         d_peepholes = [torch.zeros_like(dc) for _ in range(3)]
-        for t in reversed(range(len(pre))):
-            step_t = pre[t], cells[t], cells[t + 1], peepholes
-            dc = step_back(*step_t, d_hiddens[t], dh, dc, ctx.clip, *da[t].chunk(4, 1), *d_peepholes)
+        for t in reversed(range(len(gates))):
+            step_t = *gates[t].chunk(4, 1), cells[t], cells[t + 1], peepholes
+            step_back(*step_t, d_hiddens[t], dh, dc, ctx.clip, *da[t].chunk(4, 1), *d_peepholes)
             dh = da[t] @ weight_hid
         rows = da.flatten(0, 1)
         d_x = (rows @ weight_in).view_as(x) if ctx.needs_input_grad[0] else None
@@ -106,39 +111,35 @@ def fused():
     return tuple(torch.compile(kernel, dynamic=False, options=whole) for kernel in (step, step_back))
 
 
-def step(pre, cell, peepholes, hidden):
-    """Write h_t into `hidden` (B, H), and return c_t, of a_t `pre` (B, 4H) and c_{t-1} `cell` (B, H)."""
-    *_, cell, o = gates(pre, cell, peepholes)
-    hidden.copy_(o * tanh(cell))
-    return cell
+def step(i, f, g, o, before, peepholes, after, hidden):
+    """Turn a_t's four parts, each (B, H), into the gates, and write c_t into `after` and h_t into `hidden`.
 
-
-def step_back(pre, before, after, peepholes, dh_above, dh_after, dc, clip, da_i, da_f, da_g, da_o, dp_i, dp_f, dp_o):
-    """Write da_t's four parts into `da_` (B, H), add to the peepholes' `dp_` (B, H), and return dc_{t-1}.
-
-    before, after: c_{t-1} and c_t; dh_above, dh_after: what reaches h_t from its use above and in the next step.
+    before: c_{t-1}; peepholes: (3, H).
     """
-    i, f, g, _, o = gates(pre, before, peepholes)
-    p_i, p_f, p_o = peepholes.to(before.dtype)
-    tanh_c, dh = tanh(after), dh_above.to(dc.dtype) + dh_after
+    a_i, a_f, a_g, a_o, p_i, p_f, p_o = (each.to(before.dtype) for each in (i, f, g, o, *peepholes))
+    new_i, new_f, new_g = torch.sigmoid(a_i + p_i * before), torch.sigmoid(a_f + p_f * before), tanh(a_g)
+    cell = new_f * before + new_i * new_g
+    new_o = torch.sigmoid(a_o + p_o * cell)
+    for place, new in ((i, new_i), (f, new_f), (g, new_g), (o, new_o), (after, cell), (hidden, new_o * tanh(cell))):
+        place.copy_(new)
+
+
+def step_back(i, f, g, o, before, after, peepholes, dh_above, dh, dc, clip, da_i, da_f, da_g, da_o, dp_i, dp_f, dp_o):
+    """Write da_t's four parts into `da_`, add to the peepholes' `dp_`, and turn `dc` into dc_{t-1}; each (B, H).
+
+    before, after: c_{t-1} and c_t; dh_above, dh: what reaches h_t from its use above and in the next step.
+    """
+    i, f, g, o, dh_above, p_i, p_f, p_o = (each.to(dc.dtype) for each in (i, f, g, o, dh_above, *peepholes))
+    tanh_c, dh = tanh(after), dh_above + dh
     do = dh * tanh_c * o * (1 - o)
-    dc = dc + dh * o * (1 - tanh_c * tanh_c) + do * p_o
-    di, df, dg = dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g)
-    for part, d in ((da_i, di), (da_f, df), (da_g, dg), (da_o, do)):
-        part.copy_(d.clamp(-clip, clip))
+    d = dc + dh * o * (1 - tanh_c * tanh_c) + do * p_o
+    di, df, dg = d * g * i * (1 - i), d * before * f * (1 - f), d * i * (1 - g * g)
+    for place, da in ((da_i, di), (da_f, df), (da_g, dg), (da_o, do)):
+        place.copy_(da.clamp(-clip, clip))
     dp_i += di * before
     dp_f += df * before
     dp_o += do * after
-    return dc * f + di * p_i + df * p_f
-
-
-def gates(pre, cell, peepholes):
-    """i, f, g, c_t and o."""
-    a_i, a_f, a_g, a_o = pre.to(cell.dtype).chunk(4, dim=1)
-    p_i, p_f, p_o = peepholes.to(cell.dtype)
-    i, f, g = torch.sigmoid(a_i + p_i * cell), torch.sigmoid(a_f + p_f * cell), tanh(a_g)
-    cell = f * cell + i * g
-    return i, f, g, cell, torch.sigmoid(a_o + p_o * cell)
+    dc.copy_(d * f + di * p_i + df * p_f)
 
 
 def tanh(x):

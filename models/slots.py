@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.noise import normal_like
 from models.vae import kl_to_standard_normal
 
 SURE = -5.0  # log-sigma of a place: a fifth of a pixel in frames of 64
@@ -80,7 +81,7 @@ class SlotVAE(nn.Module):
         """
         x, n = x[:, 0], len(x)
         looks, places, log_sigma, on_the_way = self.infer(x)
-        noise = torch.randn_like(looks) * log_sigma.exp() if self.training else 0
+        noise = normal_like(looks) * log_sigma.exp() if self.training else 0
         squared_error, *earlier = (
             F.mse_loss(frames.float(), x, reduction="sum") / n
             for frames in (self.combined(self.drawn(looks + noise, places)), *on_the_way)

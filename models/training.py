@@ -17,6 +17,9 @@ from tqdm import tqdm
 import cli
 from models import checkpoint
 
+# Large tensors in huge pages, where Linux has them: in small ones, touching fresh memory is a fifth of a 2016 step.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 
 class Parser(cli.Parser):
     """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.noise import Dropout, normal_like
+
 
 class VariationalAutoencoder(nn.Module):
     """What the VAEs of frames and of features share: a diagonal Gaussian posterior, and the bound on the likelihood.
@@ -30,12 +32,9 @@ class VariationalAutoencoder(nn.Module):
         """
         mu, log_sigma = (t.float() for t in self.encode(x))
         n, samples, z, target = len(x), self.L if self.training else 1, mu, x
-        if (
-            self.training
-        ):  # all samples are one batch: the decoder's weights are read once, and their gradient made once
-            z = mu.repeat(samples, 1)
-            z = z + torch.randn_like(z) * torch.exp(log_sigma).repeat(samples, 1)
-            target = x.repeat(samples, 1, 1, 1)
+        if self.training:  # all samples in one batch: the decoder's weights are read once, their gradient made once
+            z, deviation, target = (t.repeat_interleave(samples, 0) for t in (mu, torch.exp(log_sigma), x))
+            z = z + normal_like(z) * deviation
         output = self.decoder(z).float()
         nll = self.nll(output, target) / samples
         squared_error = F.mse_loss(self.mean(output.detach()), target, reduction="sum") / samples
@@ -140,7 +139,7 @@ def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
     """Encoder and decoder of 2016: at 64x64, nearly all of the 269 M weights are the two dense layers' at the maps."""
     channels, height, width = frame_shape
     encoder = nn.Sequential(
-        nn.Dropout(0.3),
+        Dropout(0.3),
         nn.Conv2d(channels, nfilts, fsize, padding="same"),
         nn.Tanh(),
         nn.Flatten(),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import assert_close, load
 
-from models import vae
+from models import noise, vae
 from models.vae import VAE, VCAE
 
 
@@ -50,14 +50,12 @@ def test_2016_against_the_original(mode, monkeypatch):
     x = tensors["x"]
     if mode == "train":
         tensors |= load("vcae_binary_train")
-        monkeypatch.setattr(
-            torch.nn.functional, "dropout", lambda x, p, *_: x / (1 - p) * tensors["train_dropout_mask"]
-        )
+        monkeypatch.setattr(noise, "dropout", lambda x, p, *_: x / (1 - p) * tensors["train_dropout_mask"])
     losses, gradients = [], {}
     for copy in (0, 1):
         model = copy_of_2016(tensors, copy).train(mode == "train")
         if mode == "train":
-            monkeypatch.setattr(vae.torch, "randn_like", lambda mu, copy=copy: tensors[f"train_eps_{copy}"])
+            monkeypatch.setattr(vae, "normal_like", lambda mu, copy=copy: tensors[f"train_eps_{copy}"])
         loss = len(x) * model(x)["loss"]  # theirs is a sum over the batch
         loss.backward()
         losses.append(loss)
@@ -95,7 +93,8 @@ def test_vae_of_features_against_the_original(mode, monkeypatch):
     model.decoder[2].weight.data = torch.cat([t[f"param:{name}.W"] for name in outputs], 1).T
     model.decoder[2].bias.data = torch.cat([t[f"param:{name}.b"] for name in outputs])
 
-    monkeypatch.setattr(vae.torch, "randn_like", lambda mu: torch.cat([t["train_eps_0"], t["train_eps_1"]]))
+    drawn = torch.stack([t["train_eps_0"], t["train_eps_1"]], 1).flatten(0, 1)
+    monkeypatch.setattr(vae, "normal_like", lambda mu: drawn)
     loss = len(t["x"]) * model(t["x"])["loss"]
     loss.backward()
     assert_close(loss, t[f"{mode}_loss"])
