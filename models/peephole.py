@@ -21,15 +21,15 @@ class PeepholeSequence(torch.autograd.Function):
 
     The products are in the type of x, V, W and b; cells and all that is elementwise in float32 (or float64). All V x_t
     are one product. Then each step is one product and one elementwise kernel, backward as forward; backward keeps the
-    gates (in place of a_t), c_t and h_t. The gradient of each weight is one product over all steps at the end.
+    gates (in place of a_t), c_t and h_t. The weights come from `Gathered`, which makes their gradients at the end.
     """
 
     @staticmethod
-    def forward(ctx, x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels):
+    def forward(ctx, x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels, tape):
         """x (T, B, inputs), weight_in (4H, inputs), weight_hid (4H, H), bias (4H,), peepholes (3, H), hidden and
         cell (B, H) -> h_1 to h_T (T, B, H) in the type of x, and c_T (B, H).
 
-        kernels: `step` and `step_back`, or what a compiler makes of them.
+        kernels: `step` and `step_back`, or what a compiler makes of them; tape: that of the weights.
         """
         step, _ = kernels
         gates = F.linear(x, weight_in, bias)
@@ -39,7 +39,7 @@ class PeepholeSequence(torch.autograd.Function):
             gates[t].addmm_(hiddens[t], weight_hid.t())
             step(*gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
         ctx.save_for_backward(x, weight_in, weight_hid, peepholes, gates, hiddens, cells)
-        ctx.clip, ctx.kernels, ctx.hidden_type = clip, kernels, hidden.dtype
+        ctx.clip, ctx.kernels, ctx.tape, ctx.hidden_type = clip, kernels, tape, hidden.dtype
         return hiddens[1:], cells[-1]
 
     @staticmethod
@@ -47,22 +47,37 @@ class PeepholeSequence(torch.autograd.Function):
         # Detached: a compiled kernel is made anew for what seems to need a gradient.
         x, weight_in, weight_hid, peepholes, gates, hiddens, cells = (each.detach() for each in ctx.saved_tensors)
         _, step_back = ctx.kernels
-        da, dh, dc, d_hiddens = (
-            torch.empty_like(gates),
-            torch.zeros_like(hiddens[0]),
-            dc.clone(),
-            d_hiddens.contiguous(),
-        )
+        dh, dc, da = torch.zeros_like(hiddens[0]), dc.clone(), torch.empty_like(gates)
+        d_hiddens = d_hiddens.contiguous()
         d_peepholes = [torch.zeros_like(dc) for _ in range(3)]
         for t in reversed(range(len(gates))):
             step_t = *gates[t].chunk(4, 1), cells[t], cells[t + 1], peepholes
             step_back(*step_t, d_hiddens[t], dh, dc, ctx.clip, *da[t].chunk(4, 1), *d_peepholes)
             dh = da[t] @ weight_hid
-        rows = da.flatten(0, 1)
-        d_x = (rows @ weight_in).view_as(x) if ctx.needs_input_grad[0] else None
-        d_weights = rows.t() @ x.flatten(0, 1), rows.t() @ hiddens[:-1].flatten(0, 1), rows.sum(0)
+        ctx.tape.append((da, x, hiddens[:-1]))
+        d_x = (da.flatten(0, 1) @ weight_in).view_as(x) if ctx.needs_input_grad[0] else None
         d_peepholes = torch.stack([each.sum(0) for each in d_peepholes]).to(peepholes.dtype)
-        return d_x, *d_weights, d_peepholes, dh.to(ctx.hidden_type), dc, None, None
+        return d_x, None, None, None, d_peepholes, dh.to(ctx.hidden_type), dc, None, None, None
+
+
+class Gathered(torch.autograd.Function):
+    """The weights of a layer for one or many `PeepholeSequence`s: the gradient of each is one product over all steps.
+
+    Each sequence's backward leaves da_t, x_t and h_{t-1} on the tape. This one runs after all of theirs.
+    """
+
+    @staticmethod
+    def forward(ctx, tape, weight_in, weight_hid, bias):
+        ctx.tape = tape
+        ctx.set_materialize_grads(False)
+        return weight_in.view_as(weight_in), weight_hid.view_as(weight_hid), bias.view_as(bias)
+
+    @staticmethod
+    def backward(ctx, *_):
+        da, x, before = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*ctx.tape, strict=True))
+        ctx.tape.clear()
+        da = da.flatten(0, 1)
+        return None, da.t() @ x.flatten(0, 1), da.t() @ before.flatten(0, 1), da.sum(0)
 
 
 class PeepholeLSTM(nn.Module):
@@ -86,17 +101,17 @@ class PeepholeLSTM(nn.Module):
         """
         if state is None:
             state = self.hid_init.expand(len(x), -1), self.cell_init.expand(len(x), -1).contiguous()
-        weights = weights or self.cast(x.device.type)
+        *weights, tape = weights or self.cast(x.device.type)
         x = x.transpose(0, 1).to(weights[0].dtype).contiguous()
-        hiddens, cell = PeepholeSequence.apply(x, *weights, self.peepholes, *state, clip, self.kernels)
+        hiddens, cell = PeepholeSequence.apply(x, *weights, self.peepholes, *state, clip, self.kernels, tape)
         return hiddens.transpose(0, 1), (hiddens[-1], cell)
 
     def cast(self, device):
-        """The weights of products in the type that autocast wants: its rules do not reach into a Function."""
-        weights = self.weight_in, self.weight_hid, self.bias
+        """The weights of products, and their tape, in the type that autocast wants, which does not reach Functions."""
+        weights, tape = (self.weight_in, self.weight_hid, self.bias), []
         if torch.is_autocast_enabled(device):
-            weights = tuple(weight.to(torch.get_autocast_dtype(device)) for weight in weights)
-        return weights
+            weights = (weight.to(torch.get_autocast_dtype(device)) for weight in weights)
+        return *Gathered.apply(tape, *weights), tape
 
     def fuse(self):
         """Have the elementwise part of a step compiled into one kernel forward and one backward."""
