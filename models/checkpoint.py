@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 
+import files
 from cli import UserError
 
 FORMAT = 2
 KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
 
 
-def save(path, model, args, history, parents, optimizer=None):
-    """Write a checkpoint beside `path` and rename it, so that `path` is always whole.
+def save(path, model, args, history, parents, optimizer=None, progress=None):
+    """Write a checkpoint, whole or not at all (`files.whole`).
 
-    args: the flags; history: a dict of numbers per epoch; parents: {role: {"path", "id"}}, what it was built on.
+    args: the flags; history: a dict of numbers per epoch; parents: {role: {"path", "id"}}, what it was built on;
+    optimizer, progress: what it takes to go on, the latter of an epoch that is not over.
     """
     content = {
         "format": FORMAT,
@@ -29,10 +31,9 @@ def save(path, model, args, history, parents, optimizer=None):
         "parents": parents,
     }
     if optimizer is not None:
-        content["optimizer"] = optimizer.state_dict()
-    partial = Path(path).with_name(Path(path).name + ".part")
-    torch.save(content, partial)
-    partial.rename(path)
+        content |= {"optimizer": optimizer.state_dict(), "progress": progress}
+    with files.whole(path) as partial, open(partial, "wb") as file:
+        torch.save(content, file)
 
 
 def load(path, *kinds):

@@ -1,21 +1,27 @@
 """One training loop for every network, the flags that all training scripts share, and the choice of device."""
 
 import csv
-import itertools
 import math
 import os
+import signal
+import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import cli
-from models import checkpoint
+import files
+import processes
+from models import checkpoint, noise
 
 # Large tensors in huge pages, where Linux has them: in small ones, touching fresh memory is a fifth of a 2016 step.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -42,6 +48,7 @@ class Parser(cli.Parser):
             help="cosine: 5%% warm-up, then to --lr/1000",
         )
         add("--grad_clip", type=cli.real(0), default=grad_clip, help="limit on the gradient's total norm; 0: none")
+        add("--save_every", type=cli.real(0), default=10.0, help="minutes between checkpoints; each epoch ends in one")
         add("--seed", type=cli.whole(0), default=0, help="of weights, order, noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         add("--amp", action=cli.Switch, default=False, help="bfloat16 autocast")
@@ -63,14 +70,19 @@ class Parser(cli.Parser):
 
 
 def start(args):
-    """Claim the run folder, seed, choose the device. Raises UserError if the folder holds a run and --resume is off."""
-    run = Path(args.save_to)
-    if not args.resume and any((run / name).exists() for name in ("last.pt", "best.pt", "log.csv", "latents.hdf5")):
-        raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
-    device = choose_device(args.device)
+    """Claim the run folder, join other processes, seed, choose the device.
+
+    Raises UserError if the folder holds a run and --resume is off, or if another process is at work in it.
+    """
+    run, device = Path(args.save_to), processes.join(choose_device(args.device))
+    if args.batch_size < processes.count():
+        raise cli.UserError(f"--batch_size {args.batch_size} gives {processes.count()} processes nothing to share")
+    if processes.rank() == 0:
+        if not args.resume and any((run / name).exists() for name in ("last.pt", "best.pt", "log.csv", "latents.hdf5")):
+            raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
+        files.claim(run)
     torch.set_flush_denormal(True)  # numbers too small to matter slow a CPU down
-    run.mkdir(parents=True, exist_ok=True)
-    seed_all(args.seed, 0)
+    seed_all(args.seed)
     return device
 
 
@@ -86,9 +98,9 @@ def choose_device(name=None):
     return torch.device(name)
 
 
-def seed_all(seed, epoch):
-    """Seed torch for one epoch of one run."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]) >> 1)
+def seed_all(*seeds):
+    """Seed torch by some numbers: a run's seed, epoch and step."""
+    torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,)):
@@ -97,10 +109,11 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     model: `model(*inputs)` returns a dict of scalars, means over the batch, the objective "loss" first.
     train, valid: datasets that give a whole batch for a list of indices (`__getitems__`).
     parents: what the checkpoints say they were built on. prepare(batch on the device) -> inputs, without gradient.
-    Epochs are seeded by (seed, epoch) and validation by the seed alone, so that a resumed run equals an unbroken one.
+    Each step is seeded by (seed, epoch, step), so that a resumed run equals an unbroken one. SIGINT and SIGTERM finish
+    the step, save, and exit. Of several processes each takes its share of every batch.
     Raises UserError if a checkpoint to go on from does not fit, or the loss stops being finite.
     """
-    run, history = Path(args.save_to), []
+    run, history, progress = Path(args.save_to), [], None
     model.to(device)
     optimizer = adam(model, args.lr, device)
     if args.init_from and not args.resume:
@@ -112,33 +125,113 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
             if last["parents"].get(role, {}).get("id") != parent.get("id"):
                 raise cli.UserError(f"{run} was begun with another {role}: name another --save_to and begin anew")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": last["optimizer"]["state"]})
-        history = last["history"]
+        history, progress = last["history"], last["progress"]
+        if progress and processes.rank():  # what was counted so far counts once
+            progress |= {"count": 0, "totals": dict.fromkeys(progress["totals"], 0.0)}
     if args.compile:
         model.compile()
 
+    network = distributed(model, device)
+    recorded = Recorded if network is model else lambda step: step
+    train_step = recorded(partial(take_step, network, args, optimizer))
+    valid_step = recorded(partial(measure, model, args))
+    one_pass = partial(run_epoch, model, args, device, prepare)
+    saved = time.monotonic()
+
+    def save(progress=None):
+        nonlocal saved
+        if processes.rank() == 0:
+            checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer, progress)
+        saved = time.monotonic()
+
+    def kept():
+        last = checkpoint.load(run / "last.pt", type(model))
+        step = f", step {last['progress']['step']} of epoch {len(last['history']) + 1}" if last["progress"] else ""
+        return f"{run / 'last.pt'} (epochs done: {len(last['history'])}{step})"
+
+    def after_step(progress):
+        """Save if it is time to; if a signal came, end then."""
+        due = time.monotonic() - saved >= 60 * args.save_every
+        due, number = processes.together([due, asked[0] if asked else 0], by="max")
+        if due or number:
+            progress = merged(progress)
+            check(progress["totals"], f"epoch {len(history) + 1}/{args.num_epochs}", progress["step"])
+            save(progress)
+        if number and processes.rank() == 0:
+            print(f"stopped; {kept()} goes on with --resume", file=sys.stderr)
+        if number:
+            sys.exit(128 + int(number))
+
+    if not args.resume:
+        save()  # from here on there is something to resume
+    elif history and processes.rank() == 0:
+        write_log(run / "log.csv", history)
     if len(history) >= args.num_epochs:
         print(f"{run}: all {args.num_epochs} epochs are done; give a larger --num_epochs to go on")
-    train_step = Recorded(partial(take_step, model, args, optimizer))
-    valid_step = Recorded(partial(measure, model, args))
-    for epoch in range(len(history) + 1, args.num_epochs + 1):
-        began = time.perf_counter()
-        row = {"epoch": epoch}
-        means, waited = run_epoch(model, train, args, device, prepare, epoch, train_step, optimizer)
-        row |= {f"train_{name}": value for name, value in means.items()}
-        means, _ = run_epoch(model, valid, args, device, prepare, 0, valid_step)
-        row |= {f"valid_{name}": value for name, value in means.items()}
-        row |= {"seconds": time.perf_counter() - began, "waited": waited}
-        print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
-        if not math.isfinite(row["train_loss"] + row["valid_loss"]):
-            go_on = f", and go on from epoch {epoch - 1} with --resume" if history else ""
-            raise cli.UserError(f"the loss is not finite in epoch {epoch} of {run}: lower --lr{go_on}")
+    try:
+        with stopping() as asked:
+            for epoch in range(len(history) + 1, args.num_epochs + 1):
+                done = one_pass(train, epoch, train_step, after_step, optimizer, progress)
+                tested = one_pass(valid, 0, valid_step, lambda _, done=done: after_step(done))
+                done, tested, progress = merged(done), merged(tested), None
+                row = {"epoch": epoch}
+                row |= {f"train_{name}": total / done["count"] for name, total in done["totals"].items()}
+                row |= {f"valid_{name}": total / tested["count"] for name, total in tested["totals"].items()}
+                row |= {"seconds": done["seconds"] + tested["seconds"], "waited": done["waited"]}
+                history.append(row)
+                if processes.rank() == 0:
+                    print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
+                    if min(history, key=lambda r: r["valid_loss"]) is row:
+                        checkpoint.save(run / "best.pt", model, vars(args), history, parents)
+                save()
+                if processes.rank() == 0:
+                    write_log(run / "log.csv", history)
+    except NotFinite as error:
+        raise cli.UserError(f"loss not finite {error}: go on from {kept()} with --resume and a smaller --lr") from None
+    processes.wait()
 
-        history.append(row)
-        best = min(history, key=lambda r: r["valid_loss"])
-        if best is row:
-            checkpoint.save(run / "best.pt", model, vars(args), history, parents)
-        checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer)
-        write_log(run / "log.csv", history)
+
+class NotFinite(Exception):
+    """Says where."""
+
+
+@contextmanager
+def stopping():
+    """In the block the first SIGINT or SIGTERM is only put into the list that it gives; a second one ends at once."""
+    asked, numbers = [], (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def restore():
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+    def ask(number, _):
+        asked.append(number)
+        restore()
+
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        restore()
+
+
+def distributed(model, device):
+    """The model as one of several processes trains it: gradients are those of the whole batch. Alone, the model."""
+    if processes.count() == 1:
+        return model
+    if device.type == "cuda":  # batch norm of the whole batch: PyTorch has it for GPUs
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    network = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+    def add_up(_, bucket):
+        first, end, rows = noise.share  # a mean over them weighs as much as they are of the batch
+        gradients = bucket.buffer().mul_((end - first) / rows)
+        return dist.all_reduce(gradients, async_op=True).get_future().then(lambda future: future.value()[0])
+
+    network.register_comm_hook(None, add_up)
+    return network
 
 
 def adam(model, lr, device):
@@ -199,53 +292,79 @@ class Recorded:
         return self.outputs
 
 
-def run_epoch(model, dataset, args, device, prepare, epoch, take, optimizer=None):
-    """One pass over the dataset by the step `take`, training if there is an optimizer.
+def run_epoch(model, args, device, prepare, dataset, epoch, take, after_step, optimizer=None, progress=None):
+    """One pass over the dataset by the step `take`, training if there is an optimizer; of a batch this process's share.
 
-    Returns the means over all examples, and the seconds for which it waited for them to be read.
+    after_step(progress) is called after each step. progress, of a pass that was interrupted, and what is returned:
+    {"step": steps taken, "count": examples seen, "totals": {name: sum over examples}, "seconds": time that it took,
+    "waited": how much of it for examples to be read}. Raises NotFinite if the loss is not.
     """
     model.train(optimizer is not None)
-    seed_all(args.seed, epoch)
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
-    loader = DataLoader(
-        dataset,
-        args.batch_size,
-        sampler=RandomSampler(dataset),
-        collate_fn=lambda batch: batch,
-        pin_memory=device.type == "cuda",
+    seed_all(args.seed, epoch)
+    batches = torch.randperm(len(dataset)).split(args.batch_size)[: args.max_per_epoch]
+    progress = progress or {"step": 0, "count": 0, "totals": {}, "seconds": 0.0, "waited": 0.0}
+    name, taken = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation", progress["step"]
+    bar = tqdm(
+        total=len(batches), initial=taken, desc=name, unit="batch", leave=False, disable=processes.rank() or None
     )
-    steps = min(len(loader), args.max_per_epoch or len(loader))
-    totals, count, waited = {}, 0, 0.0
-    name = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation"
-    batches = read_ahead(itertools.islice(loader, steps))
-    for step in tqdm(range(steps), desc=name, unit="batch", leave=False, disable=None):
-        began = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - began
+    began = time.perf_counter()
+    for batch in read_ahead(dataset, batches[taken:]):
+        read = time.perf_counter()
+        seed_all(args.seed, epoch, taken)
+        first, end, _ = noise.share = *processes.share(len(batches[taken])), len(batches[taken])
         with torch.no_grad():
             inputs = prepare(batch.to(device, non_blocking=True))
         if optimizer:
-            set_lr(optimizer, args, (epoch - 1 + step / steps) / args.num_epochs)
-        # Added up on the device: reading a number back at every step would make the device wait.
-        for key, value in take(*inputs).items():
-            totals[key] = totals.get(key, 0) + value * len(batch)
-        count += len(batch)
-    return {key: float(value) / count for key, value in totals.items()}, waited
+            set_lr(optimizer, args, (epoch - 1 + taken / len(batches)) / args.num_epochs)
+        # Added up on the device. The sum before is looked at, not this one, lest the device wait for what comes next.
+        outputs, before = take(*inputs), progress["totals"]
+        totals = {key: before.get(key, 0.0) + value * (end - first) for key, value in outputs.items()}
+        check(before, name, taken)
+        taken += 1
+        progress = {
+            "step": taken,
+            "count": progress["count"] + end - first,
+            "totals": totals,
+            "seconds": progress["seconds"] + time.perf_counter() - began,
+            "waited": progress["waited"] + read - began,
+        }
+        after_step(progress)
+        bar.update()
+        began = time.perf_counter()
+    check(progress["totals"], name, taken)
+    noise.share = (0, 1, 1)
+    return progress
 
 
-def read_ahead(batches):
-    """The same batches, each read by a thread while the one before it is used.
+def check(totals, name, step):
+    """Raise NotFinite if the sum of losses so far is not."""
+    if not math.isfinite(totals.get("loss", 0)):
+        raise NotFinite(f"in {name}, step {step}")
 
-    The first is read alone: until then a sampler draws its seed from the generator that training draws from, too.
-    """
-    batches = iter(batches)
+
+def merged(progress):
+    """The progress of all processes, as plain numbers."""
+    count, *totals = processes.together([progress["count"], *map(float, progress["totals"].values())])
+    return progress | {"count": count, "totals": dict(zip(progress["totals"], totals, strict=True))}
+
+
+def read_ahead(dataset, batches):
+    """This process's share of each batch of indices, read by a thread while the one before it is used."""
+
+    def read(indices):
+        first, end = processes.share(len(indices))
+        batch = dataset.__getitems__(indices[first : max(end, first + 1)].tolist())  # never nothing
+        return batch.pin_memory() if torch.cuda.is_available() else batch
+
     with ThreadPoolExecutor(1) as thread:
-        batch = thread.submit(next, batches, None).result()
-        while batch is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
-            batch = coming.result()
+        waiting = deque()
+        for indices in batches:
+            waiting.append(thread.submit(read, indices))
+            if len(waiting) == 2:
+                yield waiting.popleft().result()
+        yield from (batch.result() for batch in waiting)
 
 
 def set_lr(optimizer, args, progress):
@@ -279,9 +398,7 @@ def take_weights(model, content, path, resume):
 
 def write_log(path, history):
     """Write the history as CSV, a line per epoch."""
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "w", newline="") as file:
+    with files.whole(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, history[-1], restval="")  # a run begun by older code may lack a column
         writer.writeheader()
         writer.writerows(history)
-    os.replace(partial, path)

@@ -81,9 +81,15 @@ def test_best_is_kept_and_the_log_is_the_history(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(UserError, match=r"epoch 1 of .*: lower --lr$"):
+    values = [1.0] * 10
+    with pytest.raises(UserError, match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller"):
         training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
-    assert not (tmp_path / "last.pt").exists()
+    with pytest.raises(UserError, match=r"in validation, step 2: .*last.pt \(epochs done: 0, step 3 of epoch 1\)"):
+        args = arguments(tmp_path, save_every=0)
+        training.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
+    last = checkpoint.load(tmp_path / "last.pt", Toy)
+    assert last["model"]["weight"].isfinite()
+    assert not last["history"]
 
 
 def test_a_run_of_older_code_gets_new_columns(tmp_path):

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all, and folders that one process at a time may fill."""
+
+import os
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cli import UserError
+
+claimed = ExitStack()
+
+
+@contextmanager
+def whole(path):
+    """A path beside `path` to write a file to: it gets the name `path` when the block ends well, and is on disk then.
+
+    It has the same suffix. If the block fails it is removed, and what was at `path` stays. Raises UserError if the
+    file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        to_disk(partial)
+        os.replace(partial, path)
+        to_disk(path.parent)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written, and is as it was ({error}): make room, or name another") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def to_disk(path):
+    """Wait until a file, or a folder's list of names, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def claim(folder):
+    """Make a folder this process's own until it ends or claims another. Raises UserError if another process has it."""
+    claimed.close()
+    try:
+        claimed.enter_context(FileLock(Path(folder) / ".lock", timeout=0))
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process: wait for it, or name another --save_to") from None

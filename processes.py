@@ -1,0 +1,49 @@
+"""This process among those that torchrun started: alone, without torchrun."""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = timedelta(seconds=50)  # for a process that no longer answers
+
+
+def join(device):
+    """Meet the others, and return the device of this one: `device`, or of several GPUs its own."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return device
+
+
+def rank():
+    """The number of this process; 0 is the one that writes and tells."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count():
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share(n):
+    """The first and the end of this process's part of n things."""
+    return rank() * n // count(), (rank() + 1) * n // count()
+
+
+def together(values, by="sum"):
+    """A list of numbers, each the sum, or the max, over all processes."""
+    if count() == 1:
+        return values
+    values = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(values, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[by])
+    return values.tolist()
+
+
+def wait():
+    """Until all are here."""
+    together([0])
