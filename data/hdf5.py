@@ -116,8 +116,8 @@ def rows_of_videos(starts):
     """The rows (V, T) of all videos, in blocks of at most CHUNK videos of one length."""
     lengths = np.diff(starts)
     for length in np.unique(lengths):
-        rows = starts[:-1][lengths == length, None] + np.arange(length)
-        yield from (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
+        firsts = starts[:-1][lengths == length, None]
+        yield from (firsts[v : v + CHUNK] + np.arange(length) for v in range(0, len(firsts), CHUNK))
 
 
 class Videos:
@@ -191,7 +191,8 @@ class Frames(Videos, Dataset):
 
     def set_epoch(self, epoch):
         if self.seed is not None and self.room.any():
-            self.corners = np.random.default_rng([self.seed, epoch]).integers(self.room + 1, size=(len(self), 2))
+            corners = np.random.default_rng([self.seed, epoch]).integers(self.room + 1, size=(len(self), 2))
+            self.corners = corners.astype(np.uint16)  # they are kept for every frame
 
     def __len__(self):
         return self.shape[0]
