@@ -199,17 +199,17 @@ class Frames(Videos, Dataset):
 
     def __getitems__(self, indices):
         """A batch (n, channels, height, width) uint8: torch's loader asks for all of a batch at once."""
-        if isinstance(indices, range):  # in one piece
-            frames = np.array(self.array[indices.start : indices.stop])
-        elif isinstance(self.array, np.memmap):
-            frames = np.asarray(self.array[indices])
+        array = np.asarray(self.array) if isinstance(self.array, np.memmap) else self.array
+        if self.room.any():  # never the frames as a whole, which may be much wider
+            height, width = self.shape[2:]
+            pairs = zip(indices, self.corners[indices].tolist(), strict=True)
+            frames = np.stack([array[i, :, y : y + height, x : x + width] for i, (y, x) in pairs])
+        elif isinstance(indices, range):  # in one piece
+            frames = np.array(array[indices.start : indices.stop])
+        elif isinstance(array, np.ndarray):
+            frames = array[indices]
         else:
-            frames = np.stack([self.array[i] for i in indices])
-        height, width = self.shape[2:]
-        if self.room.any():
-            corners = self.corners[indices]
-            frames = [f[:, y : y + height, x : x + width] for f, (y, x) in zip(frames, corners, strict=True)]
-            frames = np.stack(frames)
+            frames = np.stack([array[i] for i in indices])
         return torch.from_numpy(frames)
 
     def evenly_spaced(self, count):
