@@ -54,8 +54,8 @@ def main(args):
     if not models and Path(data_file).suffix == ".npy":
         raise cli.UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
     train = Frames(models[0].data_file if models else data_file, "train", crop)
-    known = train.evenly_spaced(5000).numpy() / np.float32(255)
-    predictors = in_pixels(known.mean(0))
+    known = train.evenly_spaced(5000).numpy()
+    predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
     first_with = {model.codec.identity: model for model in reversed(models)}
     for model in first_with.values():
         predictors |= in_latents(model.codec, f", codec of {model.name}" if len(first_with) > 1 else "")

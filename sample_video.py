@@ -52,7 +52,8 @@ def main(args):
         raise cli.UserError(f"no {args.split} video has {args.prime} frames to prime with: lower --prime")
     chosen = np.random.default_rng(args.seed).permutation(long_enough)[: args.n]
 
-    truth = [frames.video(v)[::skip][: args.prime + args.predict] for v in chosen]
+    rows = [range(*frames.starts[v : v + 2], skip)[: args.prime + args.predict] for v in chosen]  # a shot may be long
+    truth = [frames.__getitems__(list(r)) for r in rows]
     context = torch.stack([video[: args.prime] for video in truth])
     latents = codec.encode_videos(context)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """Videos of one length to measure predictions on: windows of our own files, or the field's mnist_test_seq.npy."""
 
+import itertools
 import json
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,12 @@ def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None
         return read_npy(path, length, count), None, None
     videos = Frames(path, split, crop)
     span = (length - 1) * skip + 1
-    firsts = [
+    firsts = (
         first
         for start, end in zip(videos.starts, videos.starts[1:], strict=False)
         for first in range(start, end - span + 1, stride or span)
-    ][:count]
+    )
+    firsts = list(itertools.islice(firsts, count))
     if not firsts:
         raise UserError(
             f"{path}: the longest {split} video has {np.diff(videos.starts).max()} frames, "
@@ -39,7 +41,8 @@ def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None
     with h5py.File(path) as file:
         if "positions" not in file[split]:
             return frames, None, None
-        corners = to_pixels(file[split]["positions"][:][rows], videos.attributes["physics"])
+        positions = file[split]["positions"][: rows.max() + 1]  # not of all videos, which may be many more
+    corners = to_pixels(positions[rows], videos.attributes["physics"])
     return frames, corners, videos.attributes["num_sz"]
 
 

@@ -116,8 +116,8 @@ def rows_of_videos(starts):
     """The rows (V, T) of all videos, in blocks of at most CHUNK videos of one length."""
     lengths = np.diff(starts)
     for length in np.unique(lengths):
-        rows = starts[:-1][lengths == length, None] + np.arange(length)
-        yield from (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
+        firsts = starts[:-1][lengths == length, None]
+        yield from (firsts[v : v + CHUNK] + np.arange(length) for v in range(0, len(firsts), CHUNK))
 
 
 class Videos:
@@ -191,24 +191,25 @@ class Frames(Videos, Dataset):
 
     def set_epoch(self, epoch):
         if self.seed is not None and self.room.any():
-            self.corners = np.random.default_rng([self.seed, epoch]).integers(self.room + 1, size=(len(self), 2))
+            corners = np.random.default_rng([self.seed, epoch]).integers(self.room + 1, size=(len(self), 2))
+            self.corners = corners.astype(np.uint16)  # they are kept for every frame
 
     def __len__(self):
         return self.shape[0]
 
     def __getitems__(self, indices):
         """A batch (n, channels, height, width) uint8: torch's loader asks for all of a batch at once."""
-        if isinstance(indices, range):  # in one piece
-            frames = np.array(self.array[indices.start : indices.stop])
-        elif isinstance(self.array, np.memmap):
-            frames = np.asarray(self.array[indices])
+        array = np.asarray(self.array) if isinstance(self.array, np.memmap) else self.array
+        if self.room.any():  # never the frames as a whole, which may be much wider
+            height, width = self.shape[2:]
+            pairs = zip(indices, self.corners[indices].tolist(), strict=True)
+            frames = np.stack([array[i, :, y : y + height, x : x + width] for i, (y, x) in pairs])
+        elif isinstance(indices, range):  # in one piece
+            frames = np.array(array[indices.start : indices.stop])
+        elif isinstance(array, np.ndarray):
+            frames = array[indices]
         else:
-            frames = np.stack([self.array[i] for i in indices])
-        height, width = self.shape[2:]
-        if self.room.any():
-            corners = self.corners[indices]
-            frames = [f[:, y : y + height, x : x + width] for f, (y, x) in zip(frames, corners, strict=True)]
-            frames = np.stack(frames)
+            frames = np.stack([array[i] for i in indices])
         return torch.from_numpy(frames)
 
     def evenly_spaced(self, count):

@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 import tempfile
+from array import array
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -356,7 +357,7 @@ def decode(film, rate, file):
     They are its absolute difference from the frame before it (of the first: 0) and its brightness, means over pixels
     and colours, 0 to 255.
     """
-    shrink, before, differences, brightness = shrinker(film), None, [], []
+    shrink, before, differences, brightness = shrinker(film), None, array("d"), array("d")
     progress = {"total": ticks(film, rate), "desc": film.path.name, "unit": "frame", "disable": None}
     for frame in tqdm(sampled(film, rate), **progress):
         small = shrink(frame)

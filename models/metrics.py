@@ -72,8 +72,8 @@ def measure(predictors, frames, context, digits, known, keep):
     """Score predictors on videos: {predictor: {metric: (V, H)}}.
 
     predictors: as of models/predictors.py; frames: (V, T, channels, height, width) uint8, of which `context` are fed
-    in; digits: those of the videos, or None; known: training frames (N, channels, height, width), to look for the
-    nearest; keep(V, name, videos, frames) is called with all that is predicted, and with the "truth".
+    in; digits: those of the videos, or None; known: training frames (N, channels, height, width) uint8, to look for
+    the nearest; keep(V, name, videos, frames) is called with all that is predicted, and with the "truth".
     """
     scores = {name: [] for name in predictors}
     for first in tqdm(range(0, len(frames), CHUNK), desc="videos", unit=f"{CHUNK} videos", disable=None):
@@ -101,9 +101,10 @@ def flat(frames):
 
 
 def nearest(frames, known):
-    """Squared error to the nearest of the frames `known` (N, channels, height, width), for each of `frames`."""
-    flat, known = torch.tensor(frames).flatten(2).flatten(0, 1), torch.tensor(known).flatten(1)
-    return torch.cdist(flat, known).amin(1).square().numpy().reshape(frames.shape[:2])
+    """Squared error to the nearest of the frames `known` (N, channels, height, width) uint8, for each of `frames`."""
+    flat, parts = torch.tensor(frames).flatten(2).flatten(0, 1), torch.from_numpy(known).flatten(1).split(500)
+    distances = [torch.cdist(flat, part.float() / 255).amin(1) for part in parts]
+    return torch.stack(distances).amin(0).square().numpy().reshape(frames.shape[:2])
 
 
 class Digits:

@@ -60,8 +60,8 @@ def test_bootstrap_covers_the_mean():
 
 
 def test_nearest_training_frame():
-    known = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
-    frames = known[[3, 1]][None] + np.float32(0.01)
+    known = np.random.default_rng(0).integers(0, 256, (5, 1, 4, 4), np.uint8)
+    frames = known[[3, 1]][None] / np.float32(255) + np.float32(0.01)
     np.testing.assert_allclose(metrics.nearest(frames, known), 16 * 1e-4, rtol=1e-2)
 
 
