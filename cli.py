@@ -1,11 +1,16 @@
 """The command line that all stages share: flags, their defaults in --help, and errors in one line."""
 
 import argparse
+import signal
 import sys
 
 
 class UserError(Exception):
     """Something the user can mend; the message is one sentence that names the file or flag and the way out."""
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -17,6 +22,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and reports a wrong flag in one line, exit code 2."""
+
+    way_on = "nothing half made is left; begin anew with the same command"
 
     def __init__(self, description):
         super().__init__(description=description, formatter_class=HelpFormatter)
@@ -81,11 +88,16 @@ def shares(text):
 
 def run(main, parser, argv=None):
     """Parse the command line and call `main(args)`; what the user can mend ends in one line and exit code 2."""
+
+    def terminate(*_):
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         main(parser.parse_args(argv))
     except (UserError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{parser.prog}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, Terminated) as stop:
+        print(f"\n{parser.prog}: interrupted; {parser.way_on}", file=sys.stderr)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)

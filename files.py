@@ -19,18 +19,23 @@ def whole(path):
     file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        to_disk(partial)
-        os.replace(partial, path)
+        yield partial(path)
+        to_disk(partial(path))
+        os.replace(partial(path), path)
         to_disk(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written, and is as it was ({error}): make room, or name another") from None
     finally:
         with suppress(OSError):
-            partial.unlink()
+            partial(path).unlink()
+
+
+def partial(path):
+    """The name under which a file is written."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.part{path.suffix}")
 
 
 def to_disk(path):
@@ -45,6 +50,7 @@ def to_disk(path):
 def claim(folder):
     """Make a folder this process's own until it ends or claims another. Raises UserError if another process has it."""
     claimed.close()
+    Path(folder).mkdir(parents=True, exist_ok=True)
     try:
         claimed.enter_context(FileLock(Path(folder) / ".lock", timeout=0))
     except Timeout:

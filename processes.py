@@ -1,12 +1,13 @@
 """This process among those that torchrun started: alone, without torchrun."""
 
+import atexit
 import os
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-PATIENCE = timedelta(seconds=50)  # for a process that no longer answers
+PATIENCE = timedelta(minutes=10)  # with a machine that no longer answers; a process that ends is noticed at once
 
 
 def join(device):
@@ -17,7 +18,9 @@ def join(device):
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backends, timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
     return device
 
 
@@ -42,6 +45,12 @@ def together(values, by="sum"):
     values = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(values, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[by])
     return values.tolist()
+
+
+def say(text):
+    """Print a line, once."""
+    if rank() == 0:
+        print(text, flush=True)
 
 
 def wait():

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import cli
+import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
 from models import checkpoint, training
@@ -36,6 +37,8 @@ def main(args):
     model = CAE(args.specstr, channels, min(size), args.pxsh, args.unpool)
     parents = {"frames": {"path": os.path.relpath(args.data_file, run)}}
     training.fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
+    if processes.rank():
+        return
 
     model = checkpoint.build(checkpoint.load(run / "best.pt", CAE), CAE).to(device)
     shown = test.evenly_spaced(12).to(device)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 import cli
+import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
 from models import checkpoint, training
@@ -49,6 +50,8 @@ def main(args):
 
     parents = {"cae": checkpoint.parent(args.cae, content, run)}
     training.fit(model, train, valid, args, device, parents, prepare)
+    if processes.rank():
+        return
 
     model = checkpoint.build(checkpoint.load(run / "best.pt", Deconvoluter), Deconvoluter).to(device)
     shown = test.evenly_spaced(12).to(device)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import cli
+import processes
 from data.generated import GeneratedVideos
 from models import checkpoint, training
 from models.codec import load_parent, unit_scale
@@ -37,6 +38,8 @@ def main(args):
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
     training.fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
+    if processes.rank():
+        return
 
     # Apart again, as the checkpoints that later stages know.
     best = checkpoint.load(run / "best.pt", Joint)

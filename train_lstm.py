@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import cli
+import processes
 from data.hdf5 import Videos, Windows
 from models import training
 from models.lstm import LatentLSTM
@@ -63,7 +64,9 @@ def main(args):
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
     device, run = training.start(args), Path(args.save_to)
-    print(f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one")
+    processes.say(
+        f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
+    )
 
     model = LatentLSTM(
         train.shape[-1],

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import cli
+import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
 from models import checkpoint, training
@@ -63,6 +64,8 @@ def main(args):
     about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": os.path.relpath(data_file, run)}
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     write_latents(run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume)
+    if processes.rank():
+        return
 
     rows = {}
     for name, split in (("training", Frames(data_file, "train", crop)), ("test", test)):

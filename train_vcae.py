@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
 from models import training
@@ -77,6 +78,8 @@ def main(args):
     write_latents(
         run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, about, args.resume, codec.follow
     )
+    if processes.rank():
+        return
 
     shown = test.evenly_spaced(2000)
     again = codec.decode(codec.encode(shown)[0]).cpu()

@@ -7,7 +7,8 @@ Generated digits add labels (V, digits) uint8 and positions (N, digits, 2) float
 in the file's attributes. The README lists them.
 """
 
-from contextlib import contextmanager
+import math
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+import files
+import processes
 from cli import UserError
 
 FORMAT = 1
@@ -36,18 +39,11 @@ def create(path, kind, attributes, replace=False):
 
     kind: "frames" or "latents". Raises UserError if `path` exists and is not to be replaced.
     """
-    path = Path(path)
     if not replace:
         refuse_existing(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs.update({"format": FORMAT, "kind": kind, **attributes})
-            yield file
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update({"format": FORMAT, "kind": kind, **attributes})
+        yield file
 
 
 def refuse_existing(path):
@@ -92,24 +88,55 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
     crops: so many of them, evenly spaced over a larger frame, are encoded (one: the centre); follow(latents
     (V, T, 2, z_dim), frames (V, T, C, H, W) uint8), if given, is what whole videos go through at last.
     """
-    with create(dest, "latents", attributes, replace) as file:
+    if not replace:
+        refuse_existing(dest)
+    writer = processes.rank() == 0
+    with files.whole(dest) if writer else nullcontext(files.partial(dest)) as partial:
+        if writer:
+            z_dim = encode(Frames(data_file, "train", crop).evenly_spaced(1))[0].shape[1]
+            at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            at_once.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # so that the rows have their place in the file
+            at_once.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            with h5py.File(partial, "w") as file:
+                file.attrs.update({"format": FORMAT, "kind": "latents", **attributes})
+                for split in SPLITS:
+                    frames, group = Frames(data_file, split), file.create_group(split)
+                    group["starts"] = frames.starts
+                    group.create_dataset("latents", (crops, len(frames), 2, z_dim), np.float32, dcpl=at_once)
+        processes.wait()
         for split in SPLITS:
-            frames, group = Frames(data_file, split), file.create_group(split)
-            room = np.array(frames.shape[2:]) - crop
-            group["starts"] = frames.starts
-            for first in tqdm(range(0, len(frames), batch_size), desc=f"{split} latents", unit="batch", disable=None):
-                rows = range(first, min(first + batch_size, len(frames)))
-                batch = frames.__getitems__(rows)
-                for k in range(crops):
-                    y, x = room * k // (crops - 1) if crops > 1 else room // 2
-                    latents = torch.stack(encode(batch[..., y : y + crop[0], x : x + crop[1]]), dim=1).float().cpu()
-                    if first == k == 0:
-                        group.create_dataset("latents", (crops, len(frames), *latents.shape[1:]), np.float32)
-                    group["latents"][k, rows.start : rows.stop] = latents.numpy()
-            for rows in rows_of_videos(frames.starts) if follow else ():
-                latents = torch.from_numpy(group["latents"][0, rows.ravel()]).unflatten(0, rows.shape)
-                seen = frames.__getitems__(rows.ravel()).unflatten(0, rows.shape)
-                group["latents"][0, rows.ravel()] = follow(latents, seen).flatten(0, 1).cpu().numpy()
+            encode_split(partial, data_file, split, encode, crop, crops, follow, batch_size)
+        processes.wait()
+
+
+def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size):
+    """Fill in the latents that this process's share of the split's videos gives. Arguments as of `write_latents`."""
+    frames = Frames(data_file, split)
+    room = np.array(frames.shape[2:]) - crop
+    with h5py.File(path) as file:
+        latents = file[split]["latents"]
+        offset, shape = latents.id.get_offset(), latents.shape
+    first, end = processes.share(len(frames.starts) - 1)
+    starts = frames.starts[first : end + 1]
+    blocks = list(rows_of_videos(starts)) if follow else range(starts[0], starts[-1], batch_size)
+
+    def put(file, k, row, latents):
+        file.seek(offset + (k * shape[1] + row) * 4 * math.prod(shape[2:]))
+        file.write(latents.cpu().numpy().tobytes())
+
+    with open(path, "r+b") as file:
+        for block in tqdm(blocks, desc=f"{split} latents", unit="batch", disable=processes.rank() or None):
+            rows = block.ravel() if follow else range(block, min(block + batch_size, starts[-1]))
+            batch = frames.__getitems__(rows)
+            for k in range(crops):
+                y, x = room * k // (crops - 1) if crops > 1 else room // 2
+                latents = torch.stack(encode(batch[..., y : y + crop[0], x : x + crop[1]]), dim=1).float()
+                if not follow:
+                    put(file, k, block, latents)
+            if follow:
+                videos = follow(latents.unflatten(0, block.shape), batch.unflatten(0, block.shape))
+                for row, video in zip(block[:, 0], videos, strict=True):
+                    put(file, 0, row, video)
 
 
 def rows_of_videos(starts):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import files
+import processes
 from cli import UserError
 
 FORMAT = 2
@@ -16,11 +17,13 @@ KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
 
 
 def save(path, model, args, history, parents, optimizer=None, progress=None):
-    """Write a checkpoint, whole or not at all (`files.whole`).
+    """Write a checkpoint, whole or not at all (`files.whole`). Of several processes the first does.
 
     args: the flags; history: a dict of numbers per epoch; parents: {role: {"path", "id"}}, what it was built on;
     optimizer, progress: what it takes to go on, the latter of an epoch that is not over.
     """
+    if processes.rank():
+        return
     content = {
         "format": FORMAT,
         "kind": type(model).__name__,

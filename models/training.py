@@ -30,6 +30,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 class Parser(cli.Parser):
     """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""
 
+    way_on = "go on with --resume"
+
     def __init__(
         self, description, *models, save_to, batch_size=None, num_epochs=None, lr=None, schedule=None, grad_clip=0.0
     ):
@@ -140,8 +142,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
 
     def save(progress=None):
         nonlocal saved
-        if processes.rank() == 0:
-            checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer, progress)
+        checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer, progress)
         saved = time.monotonic()
 
     def kept():
@@ -157,17 +158,16 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
             progress = merged(progress)
             check(progress["totals"], f"epoch {len(history) + 1}/{args.num_epochs}", progress["step"])
             save(progress)
-        if number and processes.rank() == 0:
-            print(f"stopped; {kept()} goes on with --resume", file=sys.stderr)
         if number:
+            processes.say(f"stopped; {kept()} goes on with --resume")
             sys.exit(128 + int(number))
 
     if not args.resume:
         save()  # from here on there is something to resume
-    elif history and processes.rank() == 0:
+    elif history:
         write_log(run / "log.csv", history)
     if len(history) >= args.num_epochs:
-        print(f"{run}: all {args.num_epochs} epochs are done; give a larger --num_epochs to go on")
+        processes.say(f"{run}: all {args.num_epochs} epochs are done; give a larger --num_epochs to go on")
     try:
         with stopping() as asked:
             for epoch in range(len(history) + 1, args.num_epochs + 1):
@@ -179,13 +179,11 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
                 row |= {f"valid_{name}": total / tested["count"] for name, total in tested["totals"].items()}
                 row |= {"seconds": done["seconds"] + tested["seconds"], "waited": done["waited"]}
                 history.append(row)
-                if processes.rank() == 0:
-                    print("  ".join(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
-                    if min(history, key=lambda r: r["valid_loss"]) is row:
-                        checkpoint.save(run / "best.pt", model, vars(args), history, parents)
+                processes.say("  ".join(f"{name} {value:.5g}" for name, value in row.items()))
+                if min(history, key=lambda r: r["valid_loss"]) is row:
+                    checkpoint.save(run / "best.pt", model, vars(args), history, parents)
                 save()
-                if processes.rank() == 0:
-                    write_log(run / "log.csv", history)
+                write_log(run / "log.csv", history)
     except NotFinite as error:
         raise cli.UserError(f"loss not finite {error}: go on from {kept()} with --resume and a smaller --lr") from None
     processes.wait()
@@ -397,7 +395,9 @@ def take_weights(model, content, path, resume):
 
 
 def write_log(path, history):
-    """Write the history as CSV, a line per epoch."""
+    """Write the history as CSV, a line per epoch. Of several processes the first does."""
+    if processes.rank():
+        return
     with files.whole(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, history[-1], restval="")  # a run begun by older code may lack a column
         writer.writeheader()

@@ -1,6 +1,11 @@
+import importlib
+import multiprocessing
+import os
+
 import pytest
 import torch
 
+import cli
 import moving_mnist
 import train_lstm
 import train_vcae
@@ -15,6 +20,23 @@ def _one_thread():
 def run(stage, *argv):
     """Run a stage in-process: its `main` on the flags given."""
     stage.main(stage.flags().parse_args([str(arg) for arg in argv]))
+
+
+def new_process(folder, command, environment=()):
+    """A started process that runs a stage's command line in `folder`, with a beginning free of what tests made."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "h5py", "av", "skimage.metrics", "matplotlib.figure"])
+    process = context.Process(target=work, args=(folder, dict(environment), *command.split()))
+    process.start()
+    return process
+
+
+def work(folder, environment, stage, *flags):
+    os.chdir(folder)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    stage = importlib.import_module(stage)
+    cli.run(stage.main, stage.flags(), flags)
 
 
 @pytest.fixture(scope="session")

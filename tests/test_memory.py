@@ -1,8 +1,5 @@
 """A dataset ten times larger raises no stage's peak memory by more than 100 MB."""
 
-import importlib
-import multiprocessing
-import os
 import re
 import sys
 import time
@@ -12,8 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
-from conftest import run
+from conftest import new_process
 
 from data import hdf5
 
@@ -63,11 +59,7 @@ def peak(folder, command):
     What counts is anonymous memory: datasets are read through file maps, whose pages the system takes back when it
     needs them. It is looked at from outside, every few milliseconds; to fill 100 MB takes a process longer than that.
     """
-    context = multiprocessing.get_context("forkserver")  # has the libraries, and nothing that the tests made
-    context.set_forkserver_preload(["torch", "h5py", "av", "skimage.metrics", "matplotlib.figure"])
-    process = context.Process(target=work, args=(folder, *command.split()))
-    process.start()
-    highest = 0
+    process, highest = new_process(folder, command), 0
     while process.is_alive():
         with suppress(FileNotFoundError, ProcessLookupError):  # when it has just ended
             status = Path(f"/proc/{process.pid}/status").read_text()
@@ -75,12 +67,6 @@ def peak(folder, command):
         time.sleep(0.003)
     assert process.exitcode == 0, command
     return highest
-
-
-def work(folder, stage, *flags):
-    os.chdir(folder)
-    torch.set_num_threads(1)
-    run(importlib.import_module(stage), *flags)
 
 
 def compare(commands, one, ten):

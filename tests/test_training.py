@@ -84,8 +84,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     values = [1.0] * 10
     with pytest.raises(UserError, match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller"):
         training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
+    args = arguments(tmp_path, save_every=0)
     with pytest.raises(UserError, match=r"in validation, step 2: .*last.pt \(epochs done: 0, step 3 of epoch 1\)"):
-        args = arguments(tmp_path, save_every=0)
         training.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
     last = checkpoint.load(tmp_path / "last.pt", Toy)
     assert last["model"]["weight"].isfinite()

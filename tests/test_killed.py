@@ -1,0 +1,99 @@
+"""A run that is killed, or told to stop, at any moment and then resumed is the run that was left alone."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from conftest import new_process, run
+
+import train_cae
+import train_deconv
+
+TINY = " --device cpu --num_epochs 3 --batch_size 6 --save_every 0 --save_to run"
+STAGES = {
+    "vcae": "train_vcae --data_file frames.hdf5 --arch deep --nfilts 2 --n_hid 8 --z_dim 4 --schedule cosine",
+    "vcae 2016": "train_vcae --data_file frames.hdf5 --nfilts 1 --n_hid 5 --z_dim 4 --max_per_epoch 8",
+    "slots": "train_vcae --data_file frames.hdf5 --arch slots --n_hid 8 --z_dim 10 --max_per_epoch 3",
+    "cae": "train_cae --data_file frames.hdf5 --specstr d-.2,2-5,p-2,2-3,2-3,4 --max_per_epoch 6",
+    "deconv": "train_deconv --cae cae/best.pt --split_layer conv4 --max_per_epoch 6",
+    "vae": "train_vae_on_convs --cae cae/best.pt --deconv deconv/best.pt --n_hid 4 --z_dim 4 --crops 1 --lr 1e-3 "
+    "--max_per_epoch 6",
+    "lstm": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --rollout 1",
+    "joint": "train_jointly --lstm lstm/best.pt --seq_length 6 --rollout 2",
+}
+
+
+@pytest.fixture(scope="module")
+def stages(chain, tmp_path_factory):
+    """A folder with what each stage needs, and a way to run one in a copy of it to its end."""
+    root = tmp_path_factory.mktemp("stages")
+    for name in ("frames.hdf5", "vcae", "lstm"):
+        (shutil.copytree if (chain / name).is_dir() else shutil.copy)(chain / name, root / name)
+    small = ["--device", "cpu", "--num_epochs", 1, "--max_per_epoch", 2]
+    spec = "d-.2,2-5,p-2,2-3,2-3,4"
+    run(train_cae, "--data_file", root / "frames.hdf5", "--specstr", spec, "--save_to", root / "cae", *small)
+    flags = ["--cae", root / "cae" / "best.pt", "--split_layer", "conv4", "--save_to", root / "deconv"]
+    run(train_deconv, *flags, *small)
+    return root
+
+
+def left_alone(folder, command):
+    process = new_process(folder, command)
+    process.join()
+    assert process.exitcode == 0, command
+
+
+def results(run):
+    """What a run leaves: weights, history without times, the log without times, the bytes of latents."""
+    timed = "seconds", "waited"
+    left = {}
+    for name in ("last.pt", "best.pt"):
+        content = torch.load(run / name)
+        left[name] = {key: value.numpy().tobytes() for key, value in content["model"].items()}
+        left[name]["history"] = [{k: v for k, v in row.items() if k not in timed} for row in content["history"]]
+    with open(run / "log.csv") as file:
+        left["log.csv"] = [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
+    for name in ("latents.hdf5",):
+        left[name] = (run / name).read_bytes() if (run / name).exists() else None
+    return left
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_moment(stages, tmp_path, stage):
+    """Three times at random, and when first seen to write a checkpoint, and latents."""
+    for name in ("unbroken", "killed"):
+        shutil.copytree(stages, tmp_path / name)
+    command, folder = STAGES[stage] + TINY, tmp_path / "killed"
+    began = time.monotonic()
+    left_alone(tmp_path / "unbroken", command)
+    whole, rng = time.monotonic() - began, random.Random(stage)
+    marks = [rng.uniform(0, whole) for _ in range(3)] + ["last.part.pt"]
+    marks += ["latents.part.hdf5"] if (tmp_path / "unbroken" / "run" / "latents.hdf5").exists() else []
+    rng.shuffle(marks)
+    kills = 0
+    for mark in marks:
+        process, began = (
+            new_process(folder, command + " --resume" * (folder / "run" / "last.pt").exists()),
+            time.monotonic(),
+        )
+        while process.is_alive():
+            seen = (folder / "run" / mark).exists() if isinstance(mark, str) else time.monotonic() - began > mark
+            if seen:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.0002)
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        kills += process.exitcode != 0
+    left_alone(folder, command + " --resume" * (folder / "run" / "last.pt").exists())
+    print(f"{stage}: {kills} kills at {marks}")
+    assert kills >= 2
+    ours, theirs = results(folder / "run"), results(tmp_path / "unbroken" / "run")
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert ours[name] == theirs[name], name
