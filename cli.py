@@ -84,7 +84,9 @@ def run(main, parser, argv=None):
     try:
         main(parser.parse_args(argv))
     except (UserError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(
+            f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr
+        )  # in one line, whatever it names
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)

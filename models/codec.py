@@ -40,6 +40,8 @@ class ByFeatures:
         self.split_layer = deconv["config"]["split_layer"]
         side = cae["config"]["side"]
         self.frame_shape = (cae["config"]["channels"], side, side)
+        if not fits_together(content["config"], cae["config"], deconv["config"]):
+            raise UserError(f"{path}: it, its cae and its deconv do not fit together; train it again on them")
 
     def encode(self, frames):
         features = self.cae.features(self.cae.shifted(frames), self.split_layer)
@@ -61,6 +63,18 @@ class ByFeatures:
         return {name: painted.clamp(0, 1) for name, painted in made.items()}
 
 
+def fits_together(vae, cae, deconv):
+    """Whether the networks of three configurations take and give features and frames of the same shapes."""
+    frames = (1, cae["channels"], cae["side"], cae["side"])
+    with torch.device("meta"):
+        try:
+            features = CAE(**cae).features(torch.empty(frames), deconv["split_layer"])
+            painted = Deconvoluter(**deconv).paint(features)
+        except Exception:  # no such layer, or no such number of maps
+            return False
+    return features.shape[1:] == tuple(vae["feature_shape"]) and painted.shape == frames
+
+
 class Codec:
     """The trained autoencoder of a checkpoint, ready to encode and decode.
 
@@ -80,7 +94,12 @@ class Codec:
 
     @torch.no_grad()
     def encode(self, frames, batch_size=256):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8."""
+        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8.
+
+        Raises UserError if the frames have another shape than the codec's.
+        """
+        if frames.shape[1:] != self.frame_shape:
+            raise UserError(f"the codec takes frames {self.frame_shape}, not {tuple(frames.shape[1:])}: name its own")
         parts = [self.networks.encode(part.to(self.device)) for part in frames.split(batch_size)]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
