@@ -84,9 +84,8 @@ def run(main, parser, argv=None):
     try:
         main(parser.parse_args(argv))
     except (UserError, OSError) as error:
-        print(
-            f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr
-        )  # in one line, whatever it names
+        message = " ".join(str(error).splitlines())  # one line, whatever the names in it
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted", file=sys.stderr)

@@ -63,7 +63,7 @@ def main(args):
 
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     dest.mkdir(parents=True, exist_ok=True)
-    fps = args.fps or frames.attributes["frame_rate"] / skip
+    fps = max(args.fps or frames.attributes["frame_rate"] / skip, 0.01)  # a GIF knows no longer frames
     for v, true, video in zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True):
         target = dest / f"{args.split}_{v:04d}.{args.format}"
         if args.plain:

@@ -152,6 +152,10 @@ def check_config(config):
             fits = allowed is not None and type(value) in {type(each) for each in allowed} and value in allowed
         if not fits:
             raise ValueError(f"config: {name!s:.20} is {value!s:.20}")
+    if slots := config.get("slots"):
+        z_dim = config["z_dim"]
+        if z_dim % slots or z_dim // slots < 3 or config.get("loss") == "mdn" or config.get("diffs"):
+            raise ValueError(f"config: {slots} slots do not go with the rest of it")
 
 
 def optimizer_state(content, model, path):
