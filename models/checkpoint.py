@@ -149,7 +149,7 @@ def check_config(config):
         elif isinstance(allowed, tuple):
             fits = type(value) in (int, float) and allowed[0] <= value <= allowed[1]
         else:
-            fits = allowed is not None and type(value) in {type(each) for each in allowed} and value in allowed
+            fits = allowed is not None and type(value) is type(next(iter(allowed))) and value in allowed
         if not fits:
             raise ValueError(f"config: {name!s:.20} is {value!s:.20}")
     if slots := config.get("slots"):

@@ -85,7 +85,7 @@ class Codec:
 
     def __init__(self, path, device, expected=None):
         content = checkpoint.load(path, VCAE, SlotVAE, VAE)
-        self.identity = checkpoint.identity(content)
+        self.path, self.identity = path, checkpoint.identity(content)
         if expected not in (None, self.identity):
             raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
         self.networks = (ByFeatures if content["kind"] == "VAE" else Direct)(content, path, device)
@@ -99,7 +99,8 @@ class Codec:
         Raises UserError if the frames have another shape than the codec's.
         """
         if frames.shape[1:] != self.frame_shape:
-            raise UserError(f"the codec takes frames {self.frame_shape}, not {tuple(frames.shape[1:])}: name its own")
+            shape = tuple(frames.shape[1:])
+            raise UserError(f"{self.path} is a codec of frames {self.frame_shape}, not {shape}: name its own")
         parts = [self.networks.encode(part.to(self.device)) for part in frames.split(batch_size)]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
