@@ -106,6 +106,9 @@ def check_content(content, kind, size):
     """Raise an exception if the content of a checkpoint of `size` bytes is not one that `save` wrote of a `kind`."""
     if missing := KEYS - content.keys():
         raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    for key in ("config", "model", "args", "parents", "history"):
+        if not isinstance(content[key], list if key == "history" else dict):
+            raise ValueError(f"its {key} is a {type(content[key]).__name__}")
     check_config(content["config"])
     with torch.device("meta"):  # nothing is allocated, whatever the configuration asks for
         wanted = {name: (t.dtype, *t.shape) for name, t in kind(**content["config"]).state_dict().items()}
@@ -130,8 +133,9 @@ def check_content(content, kind, size):
         if "valid_loss" not in row or not all(type(k) is str and type(v) in (int, float) for k, v in row.items()):
             raise ValueError("history is not one of losses")
     for role in PARENTS.get(kind.__name__, ()):
-        parent = parents[role]
-        if type(parent["path"]) is not str or (role != "frames" and type(parent["id"]) is not str):
+        parent = dict(parents[role])
+        named = [parent["path"]] + ([parent["id"]] if role != "frames" else [])
+        if not all(type(name) is str and len(name) <= 1000 for name in named):
             raise ValueError(f"its {role} has no path or id")
 
 

@@ -131,6 +131,130 @@ def mutate_bytes(rng, original, mutant):
     return " ".join(done)
 
 
+# Single cases: what was done to a file, and what the line says
+
+CHECKPOINTS = [
+    ("vcae.pt", ("config", "n_hid"), 2**19, "its config asks for"),  # 2 TB
+    ("vcae.pt", ("config", "n_hid"), 10**12, "config: n_hid is 10"),
+    ("lstm.pt", ("config", "layers"), 10**9, "config: layers is 10"),
+    ("lstm.pt", ("config", "layers"), 7, "layers.1.bias is missing, its config asks for"),
+    ("lstm.pt", ("config", "n_hid"), True, "config: n_hid is True"),
+    ("lstm.pt", ("config", "loss"), "huber", "config: loss is huber"),
+    ("lstm.pt", ("config", "dropout"), float("nan"), "config: dropout is nan"),
+    ("lstm.pt", ("config", "width"), 5, "config: width is 5"),
+    ("joint.pt", ("config", "vcae", "z_dim"), 10**12, "config: z_dim is 10"),
+    ("lstm.pt", ("model", "project.bias"), torch.zeros(1).expand(2**38), "model is larger than the file"),
+    ("lstm.pt", ("model", "project.bias"), torch.full((8,), torch.nan), "weights are not finite"),
+    ("lstm.pt", ("model", "project.bias"), torch.zeros(8).half(), "project.bias is (torch.float16, 8)"),
+    ("lstm.pt", ("args", "frame_skip"), 0, "frame_skip is 0"),
+    ("lstm.pt", ("parents", "codec"), {}, "is no whole checkpoint ('path')"),
+    ("lstm.pt", ("history",), [{}], "history"),
+    ("lstm.pt", ("format",), 1, "is a checkpoint of format 1, and this code reads format 2"),
+    ("lstm.pt", ("format",), 3, "is a checkpoint of format 3, and this code reads format 2"),
+    ("deconv.pt", ("optimizer", "state", 0, "exp_avg"), torch.zeros(1), "has no state of the optimizer"),
+    ("cae.pt", ("optimizer",), {}, "has no state of the optimizer"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    make_checkpoints(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "where", "value", "says"), CHECKPOINTS, ids=[f"{c[0]} {c[1]}" for c in CHECKPOINTS])
+def test_a_checkpoint_is_validated_before_a_model_is_built(checkpoints, name, where, value, says):
+    content = part = torch.load(checkpoints / name)
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    torch.save(content, checkpoints / "mutant.pt")
+    with pytest.raises(UserError) as error:
+        read_checkpoint(checkpoints / "mutant.pt")
+    assert says in str(error.value)
+
+
+def test_a_compressed_checkpoint_is_refused(checkpoints):
+    """torch would take the compressed bytes for the weights."""
+    with (
+        zipfile.ZipFile(checkpoints / "cae.pt") as old,
+        zipfile.ZipFile(checkpoints / "packed.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    with pytest.raises(UserError, match=r"packed\.pt cannot be read as a checkpoint"):
+        checkpoint.load(checkpoints / "packed.pt", CAE)
+
+
+def test_networks_that_do_not_fit_together_are_refused(checkpoints):
+    cae, deconv, vae = (torch.load(checkpoints / f"{name}.pt")["config"] for name in ("cae", "deconv", "vae"))
+    assert fits_together(vae, cae, deconv)
+    assert not fits_together(vae, cae, {**deconv, "split_layer": "conv1"})
+    assert not fits_together(vae, {**cae, "side": 17}, deconv)
+    assert not fits_together(vae, cae, {**deconv, "specstr": "4-5,p-999,6-3"})  # would paint 4 megapixels
+
+
+def test_hdf5_of_the_older_format_is_refused_unopened(tmp_path):
+    with h5py.File(tmp_path / "old.hdf5", "w", libver=("earliest", "v108")) as file:
+        file.attrs.update({"format": 1, "kind": "frames"})
+    with pytest.raises(
+        UserError, match=r"old\.hdf5 is HDF5 of format 1 .*, and this code reads format 2: make it again"
+    ):
+        Frames(tmp_path / "old.hdf5", "train")
+
+
+def test_all_metadata_of_hdf5_has_checksums(tmp_path):
+    """Where no byte of a row is, a changed bit is either refused or lies in what nobody reads."""
+    frames, _ = make_hdf5(tmp_path)
+    data, whole = frames.read_bytes(), Frames(frames, "valid").attributes
+    for at in range(0, 600):
+        frames.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        try:
+            assert Frames(frames, "valid").attributes == whole
+        except UserError:
+            continue
+
+
+def test_idx_is_unpacked_to_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "LIMIT", 2**16)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 2, 0, 0]) + bytes(2**17)))
+    with pytest.raises(UserError, match="not a whole IDX file"):
+        mnist.read_idx(tmp_path / "x")
+
+
+def test_a_data_file_does_not_name_a_folder_to_download_to(tmp_path):
+    path = make_hdf5(tmp_path)[0]
+    with h5py.File(path, "r+") as file:
+        file.attrs["mnist"] = np.bytes_(str(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match=r"elsewhere.* is not there"):
+        GeneratedVideos(path, "train", 4, seed=0)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "begin", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n", "ffconcat version 1.0\nfile a.ts\n"]
+)
+def test_lists_of_films_are_refused(tmp_path, begin):
+    """A live one has no end: ffmpeg would wait for it to go on."""
+    film(tmp_path / "a.ts", list(SCENES), codec="mpeg2video", pixels="yuv420p", rate=25)
+    (tmp_path / "list.m3u8").write_text(begin)
+    with pytest.raises(UserError, match=r"list\.m3u8 is a list of other files"):
+        read_film(tmp_path / "list.m3u8")
+
+
+def test_pictures_that_claim_a_hundred_megapixels_are_refused(tmp_path):
+    Image.new("1", (12000, 9000)).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match=r"0\.png is no picture"):
+        read_film(tmp_path / "0.png")
+
+
+def test_films_long_as_a_thread_are_refused(tmp_path):
+    Image.new("L", (2000, 8)).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match="times as long as wide"):
+        read_film(tmp_path / "0.png")
+
+
 # Checkpoints
 
 NASTY = [
