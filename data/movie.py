@@ -26,9 +26,7 @@ PICTURES_RATE = 24.0  # frames a second of a folder, which cannot say it
 ROWS = 500  # frames copied at a time
 SAMPLES = 16  # frames over the film in which black bars are looked for
 BLACK = 24  # a bar's pixels are darker than this on average, of 255
-MAX_PIXELS = (
-    2**26
-)  # of a frame, twice what 8K has: a small file may claim any number, and decoding would take the memory
+MAX_PIXELS = 2**26  # of a frame, twice what 8K has: a small file may claim any number
 MAX_ASPECT = 100  # long edge over short edge of a frame
 FLOOR, RATIO, NEAR, DARK = 12, 2.5, 4, 12  # see `find_cuts`
 

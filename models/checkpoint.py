@@ -74,16 +74,17 @@ def load(path, *kinds):
         raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
     except Exception:  # whatever the parsers of zip and pickle stumble over
         raise UserError(f"{path} cannot be read as a checkpoint; run the stage that makes it again") from None
-    if type(content) is not dict or type(content.get("format")) is not int:
+    about = [content.get(key) for key in ("format", "kind")] if type(content) is dict else []
+    if [type(value) for value in about] != [int, str] or not 0 < about[0] < 2**20:
         raise UserError(f"{path} is not a checkpoint made by this project's stages")
     if content["format"] != FORMAT:
         raise UserError(
             f"{path} is a checkpoint of format {content['format']}, and this code reads format {FORMAT}: "
             "run the stage that makes it again"
         )
-    if content.get("kind") not in [kind.__name__ for kind in kinds]:
+    if content["kind"] not in [kind.__name__ for kind in kinds]:
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise UserError(f"{path} holds a {content.get('kind')!s:.20}, where a {names} is needed")
+        raise UserError(f"{path} holds a {content['kind']:.20}, where a {names} is needed")
     try:
         check_content(content, {kind.__name__: kind for kind in kinds}[content["kind"]], Path(path).stat().st_size)
     except Exception as error:  # a constructor may stumble over anything
