@@ -31,6 +31,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
+    def set_stored(self, values, path):
+        """Take the flags stored in the file at `path` as defaults. Raises UserError if one has no value of its own."""
+        for action in self._actions:
+            if (value := values.get(action.dest)) is None:
+                continue
+            try:
+                wanted = bool if isinstance(action, Switch) else str if action.type is None else (int, float)
+                if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+                    raise argparse.ArgumentError(action, "type")
+                self._check_value(action, self._get_value(action, str(value)))
+            except argparse.ArgumentError:
+                raise UserError(f"{path} has --{action.dest} {value!s:.50}, which is no value of it") from None
+            self.set_defaults(**{action.dest: value})
+
 
 class Switch(argparse.BooleanOptionalAction):
     """`--flag`, `--no-flag`, and `--flag true` or `--flag false` as the 2016 scripts had it."""
@@ -96,7 +110,8 @@ def run(main, parser, argv=None):
     try:
         main(parser.parse_args(argv))
     except (UserError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        message = " ".join(str(error).splitlines())  # one line, whatever the names in it
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, Terminated) as stop:
         print(f"\n{parser.prog}: interrupted; {parser.way_on}", file=sys.stderr)

@@ -37,11 +37,14 @@ def flags():
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the choice of videos and of samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    parser.add_argument(
+        "--amp", action=cli.Switch, help="paint in bfloat16; if not given: where the hardware is fast at it"
+    )
     return parser
 
 
 def main(args):
-    model = Trained(args.model, training.choose_device(args.device))
+    model = Trained(args.model, device := training.choose_device(args.device))
     torch.manual_seed(args.seed)
     codec, skip, data_file = model.codec, model.skip, args.data_file or model.data_file
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
@@ -57,14 +60,17 @@ def main(args):
     context = torch.stack([video[: args.prime] for video in truth])
     latents = codec.encode_videos(context)
     with torch.no_grad():
-        predicted = codec.decode(model.lstm.rollout(latents, args.predict, args.temperature)).cpu()
+        predicted = model.lstm.rollout(latents, args.predict, args.temperature)
+    amp = training.fast_bfloat16(device) if args.amp is None else args.amp
+    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+        predicted = codec.decode(predicted).cpu()
     again = codec.decode(latents[:, :, 0]).cpu()
     if args.restore:
         predicted = restore(predicted, unit_scale(context), again)
 
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     dest.mkdir(parents=True, exist_ok=True)
-    fps = args.fps or frames.attributes["frame_rate"] / skip
+    fps = max(args.fps or frames.attributes["frame_rate"] / skip, 0.01)  # a GIF knows no longer frames
     for v, true, video in zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True):
         target = dest / f"{args.split}_{v:04d}.{args.format}"
         if args.plain:

@@ -12,7 +12,7 @@ from models.lstm import LatentLSTM
 
 def flags():
     parser = training.Parser(
-        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=20, lr=1e-4, schedule="constant"
+        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=20, lr=1e-4, schedule="constant", amp=None
     )
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(

@@ -5,7 +5,6 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from cli import UserError
@@ -38,23 +37,21 @@ def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None
         )
     rows = np.array(firsts)[:, None] + skip * np.arange(length)
     frames = videos.__getitems__(rows.ravel()).numpy().reshape(*rows.shape, *videos.shape[1:])
-    with h5py.File(path) as file:
-        if "positions" not in file[split]:
-            return frames, None, None
-        positions = file[split]["positions"][: rows.max() + 1]  # not of all videos, which may be many more
-    corners = to_pixels(positions[rows], videos.attributes["physics"])
-    return frames, corners, videos.attributes["num_sz"]
+    positions = videos.positions(rows.max() + 1)  # not of all videos, which may be many more
+    if positions is None:
+        return frames, None, None
+    return frames, to_pixels(positions[rows], videos.attributes["physics"]), videos.attributes["num_sz"]
 
 
 def read_npy(path, length, count):
     """Videos of an array (T, N, height, width) uint8, as Srivastava et al. (2015) laid theirs out."""
     try:
-        array = np.load(path, mmap_mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles, maps what the file has room for
     except FileNotFoundError:
         raise UserError(f"{path} is not there; fetch it, or name another file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an array of videos ({error})") from None
-    if array.ndim != 4 or array.dtype != np.uint8 or len(array) < length:
+    except Exception as error:  # numpy's parser of headers is Python's own
+        raise UserError(f"{path} cannot be read as an array of videos ({error!s:.200})") from None
+    if array.ndim != 4 or array.dtype != np.uint8 or len(array) < length or 0 in array.shape:
         raise UserError(
             f"{path} is {array.dtype} {array.shape}, not uint8 (at least {length} frames, N, height, width)"
         )

@@ -18,9 +18,11 @@ class GeneratedVideos(Dataset):
     def __init__(self, path, split, seq_len, seed):
         videos = Videos(path, split, "frames")
         about = videos.attributes
-        if "physics" not in about:
+        if not {"physics", "mnist", "num_sz", "frame_size", "nums_per_image"} <= about.keys():
             raise UserError(f"{path} was not made by moving_mnist.py: only videos of bouncing digits can be made anew")
-        images, self.labels = mnist.digits_by_split(about["mnist"])[split]
+        if videos.shape[1:] != (1, about["frame_size"], about["frame_size"]) or about["num_sz"] >= about["frame_size"]:
+            raise UserError(f"{path} has other frames or digits than it says; make it again")
+        images, self.labels = mnist.digits_by_split(about["mnist"], fetch=False)[split]
         self.images, self.count = bouncing.resize(images, about["num_sz"]), len(videos.starts) - 1
         self.how = {name: about[name] for name in ("physics", "frame_size", "nums_per_image")} | {"seq_len": seq_len}
         self.seed, self.epoch = [seed, SPLITS.index(split)], 0

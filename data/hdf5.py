@@ -5,9 +5,13 @@ A file has a group per split. In it video v is rows `starts[v]:starts[v + 1]` of
     latents  (crops, N, 2, z_dim) float32: each frame's posterior mean and log-sigma.
 Generated digits add labels (V, digits) uint8 and positions (N, digits, 2) float32. What later stages need to know is
 in the file's attributes. The README lists them.
+
+A file that is read may come from anywhere. All its metadata have checksums, which libhdf5 checks: what is damaged is an
+error, where older layouts can crash it. Strings have a fixed length, for others lie in a heap without checksums.
 """
 
 import math
+import os
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -20,8 +24,10 @@ from tqdm import tqdm
 import files
 import processes
 from cli import UserError
+from data.bouncing import PHYSICS
 
-FORMAT = 1
+FORMAT = 2
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # then a byte: the version of the superblock, from 2 on with checksums
 SPLITS = ("train", "valid", "test")
 CHUNK = 16  # videos made at a time: what fits into a core's cache
 ABOUT = {
@@ -31,6 +37,18 @@ ABOUT = {
 DTYPE = {"frames": np.uint8, "latents": np.float32}
 SHAPE = {"frames": "(N, channels, height, width)", "latents": "(crops, N, 2, z_dim)"}
 VIDEO_AXIS = {"frames": 0, "latents": 1}
+# What an attribute may be: text, one of a few, a whole number of a range, a number from low to high. No other is read.
+ATTRIBUTES = {
+    **dict.fromkeys(("kind", "source", "codec", "codec_id", "data_file", "mnist"), str),
+    "physics": PHYSICS,
+    "format": range(2**20),
+    "frame_rate": (1e-9, 1e9),
+    "frame_skip": range(1, 2**31),
+    "slots": range(1, 5),
+    "num_sz": range(1, 2**9 + 1),
+    "frame_size": range(2, 2**12 + 1),
+    "nums_per_image": range(1, 2**10 + 1),
+}
 
 
 @contextmanager
@@ -41,9 +59,15 @@ def create(path, kind, attributes, replace=False):
     """
     if not replace:
         refuse_existing(path)
-    with files.whole(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs.update({"format": FORMAT, "kind": kind, **attributes})
+    with files.whole(path) as partial, new_file(partial, kind, attributes) as file:
         yield file
+
+
+def new_file(path, kind, attributes):
+    """An HDF5 file open for writing, with its attributes, strings of them in the part that has checksums."""
+    file, about = h5py.File(path, "w", libver=("v110", "v110")), {"format": FORMAT, "kind": kind, **attributes}
+    file.attrs.update({key: np.bytes_(os.fsencode(v)) if type(v) is str else v for key, v in about.items()})
+    return file
 
 
 def refuse_existing(path):
@@ -97,8 +121,7 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
             at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             at_once.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # so that the rows have their place in the file
             at_once.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            with h5py.File(partial, "w") as file:
-                file.attrs.update({"format": FORMAT, "kind": "latents", **attributes})
+            with new_file(partial, "latents", attributes) as file:
                 for split in SPLITS:
                     frames, group = Frames(data_file, split), file.create_group(split)
                     group["starts"] = frames.starts
@@ -151,40 +174,44 @@ class Videos:
     """One split of a file, checked on opening.
 
     `attributes`: what the file says about itself; `starts`: (V + 1,) int64; `array`: the rows, mapped into memory when
-    first used and dropped when pickled. Raises UserError if the file is missing, foreign or has nothing in the split.
+    first used and dropped when pickled. Raises UserError if the file is missing, foreign, damaged, of another format or
+    without anything in the split.
     """
 
     def __init__(self, path, split, kind):
         self.path, self.split, self.kind, self._array = Path(path), split, kind, None
-        try:
-            with h5py.File(self.path) as file:
-                self.attributes = {key: plain(value) for key, value in file.attrs.items()}
-                if self.attributes.get("kind") != kind or self.attributes.get("format") != FORMAT:
-                    raise UserError(f"{path} is not a {kind} file of format {FORMAT} made by this project's stages")
-                if missing := ABOUT[kind] - self.attributes.keys():
-                    raise UserError(f"{path} does not say its {', '.join(sorted(missing))}; make it again")
-                if split not in file or kind not in file[split] or not len(file[split][kind]):
-                    raise UserError(f"{path} has no videos in its {split} split; make it again with some")
-                starts, rows = file[split]["starts"][:], file[split][kind]
-                self.starts, self.shape, dtype = starts, rows.shape, rows.dtype
-        except FileNotFoundError:
-            raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
-        except (OSError, KeyError) as error:
-            raise UserError(f"{path} cannot be read as HDF5 of this project ({error})") from None
-        if dtype != DTYPE[kind] or len(self.shape) != 4 or (kind == "latents" and self.shape[2] != 2):
-            raise UserError(
-                f"{path}: {split}/{kind} is {dtype} {self.shape}, not {np.dtype(DTYPE[kind])} {SHAPE[kind]}"
-            )
-        count = self.shape[VIDEO_AXIS[kind]]
+        with opened(path) as file:
+            self.attributes = {name: attribute(file, name) for name in ATTRIBUTES if name in file.attrs}
+            if self.attributes.get("kind") != kind or "format" not in self.attributes:
+                raise UserError(f"{path} is not a {kind} file made by this project's stages")
+            if self.attributes["format"] != FORMAT:
+                raise UserError(older(path, self.attributes["format"]))
+            if missing := ABOUT[kind] - self.attributes.keys():
+                raise UserError(f"{path} does not say its {', '.join(sorted(missing))}; make it again")
+            rows, starts = member(file, split, kind), member(file, split, "starts")
+            if rows is None or 0 in rows.shape:
+                raise UserError(f"{path} has no videos in its {split} split; make it again with some")
+            self.shape, dtype = rows.shape, rows.dtype
+            if dtype != DTYPE[kind] or len(self.shape) != 4 or (kind == "latents" and self.shape[2] != 2):
+                raise UserError(
+                    f"{path}: {split}/{kind} is {dtype} {self.shape}, not {np.dtype(DTYPE[kind])} {SHAPE[kind]}"
+                )
+            count = self.shape[VIDEO_AXIS[kind]]
+            check_storage(rows, self.path)
+            if starts is not None and starts.dtype == np.int64 and starts.ndim == 1 and len(starts) <= count + 1:
+                check_storage(starts, self.path)
+                starts = starts[:]
         if (
-            starts.dtype != np.int64
-            or starts.ndim != 1
+            type(starts) is not np.ndarray
             or len(starts) < 2
             or starts[0] != 0
             or starts[-1] != count
             or (np.diff(starts) < 1).any()
         ):
             raise UserError(f"{path}: {split}/starts must be int64 and rise from 0 to the {count} rows of {kind}")
+        self.starts, slots = starts, self.attributes.get("slots")
+        if kind == "latents" and slots and (self.shape[3] % slots or self.shape[3] // slots < 3):
+            raise UserError(f"{path}: latents of {self.shape[3]} numbers are not those of {slots} slots; make it again")
 
     @property
     def array(self):
@@ -239,6 +266,28 @@ class Frames(Videos, Dataset):
             frames = np.stack([array[i] for i in indices])
         return torch.from_numpy(frames)
 
+    def positions(self, count):
+        """Of the first frames the rows and columns of digits' top-left corners before rounding, or None.
+
+        They are (count, digits, 2) float32. Raises UserError if the file has them, and they are not inside the frames
+        or the digits' size is not known.
+        """
+        with opened(self.path) as file:
+            positions, size = member(file, self.split, "positions"), self.attributes.get("num_sz", 0)
+            if positions is None:
+                return None
+            check_storage(positions, self.path)
+            digits = positions.shape[1] if positions.ndim == 3 else 0
+            if positions.dtype != np.float32 or positions.shape != (len(self), digits, 2) or not digits:
+                raise ValueError(f"{self.split}/positions is {positions.dtype} {positions.shape}")
+            positions = positions[:count]
+            high = np.array(self.shape[2:]) + self.room - size // 2
+            if "physics" not in self.attributes or not 1 <= size < min(self.shape[2:]):
+                raise ValueError("it does not say how its digits move and how large they are")
+            if not ((positions >= -size // 2) & (positions <= high)).all():
+                raise ValueError(f"{self.split}/positions are not in the frames")
+        return positions
+
     def evenly_spaced(self, count):
         """At most `count` frames, evenly spaced over the split, as a batch."""
         return self.__getitems__(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
@@ -285,6 +334,69 @@ class Windows(Videos, Dataset):
         return torch.from_numpy(np.stack([self.array[self.crop[i], self.first[i] + self.offsets] for i in indices]))
 
 
-def plain(value):
-    """An HDF5 attribute as a plain Python value."""
-    return value.item() if isinstance(value, np.generic) else value
+@contextmanager
+def opened(path):
+    """An HDF5 file open for reading. What goes wrong in the block is a UserError, too: the file is to blame."""
+    try:
+        with open(path, "rb") as raw:
+            begin = raw.read(len(SIGNATURE) + 1)
+        if begin[:-1] == SIGNATURE and begin[-1] < 2:
+            raise UserError(older(path, 1))
+        if begin[:-1] != SIGNATURE:
+            raise ValueError("it does not begin as HDF5 does")
+        with h5py.File(path) as file:
+            yield file
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
+    except Exception as error:  # h5py raises many kinds of them
+        raise UserError(f"{path} cannot be read as HDF5 of this project ({error!s:.200})") from None
+
+
+def older(path, number):
+    return f"{path} is HDF5 of format {number} (or foreign), and this code reads format {FORMAT}: make it again"
+
+
+def attribute(file, name):
+    """An attribute as a plain Python value. Raises ValueError if it is not what ATTRIBUTES says."""
+    found, allowed = file.attrs.get_id(name), ATTRIBUTES[name]
+    if found.shape != () or found.dtype.kind not in "Siuf" or found.dtype.itemsize > 2**12:
+        raise ValueError(f"attribute {name} is no number and no text of a fixed length")
+    value = os.fsdecode(file.attrs[name]) if found.dtype.kind == "S" else file.attrs[name].item()
+    if allowed is str:
+        fits = type(value) is str
+    elif type(allowed) is tuple and type(allowed[0]) is float:
+        fits = type(value) in (int, float) and allowed[0] <= value <= allowed[1]
+    else:
+        fits = type(value) is type(allowed[0]) and value in allowed
+    if not fits:
+        raise ValueError(f"attribute {name} is {value!s:.50}")
+    return value
+
+
+def member(file, split, name):
+    """The dataset `name` of a split, None if there is none. Raises ValueError at a link, which may lead anywhere."""
+    found = file
+    for part, kind in ((split, h5py.Group), (name, h5py.Dataset)):
+        link = found.get(part, getlink=True)
+        if link is None:
+            return None
+        if type(link) is not h5py.HardLink or not isinstance(found[part], kind):
+            raise ValueError(f"{split}/{name} is a link, or no dataset")
+        found = found[part]
+    return found
+
+
+def check_storage(rows, path):
+    """Raise ValueError if a dataset claims more than there is in the file, or is not in it."""
+    size = math.prod(rows.shape) * rows.dtype.itemsize
+    if rows.is_virtual or rows.external:
+        raise ValueError(f"{rows.name} lies in other files")
+    if rows.chunks:  # written by another tool: nothing that gzip stores shrinks a thousandfold
+        whole = size <= 1100 * rows.id.get_storage_size() and math.prod(rows.chunks) * rows.dtype.itemsize <= 2**26
+    else:
+        offset = rows.id.get_offset()
+        whole = not size or (offset is not None and offset + size <= Path(path).stat().st_size)
+    if not whole:
+        raise ValueError(f"{rows.name} {rows.shape} is more than the file holds")

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.client
+import math
 import shutil
 import urllib.error
 import urllib.parse
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from cli import UserError
 
+LIMIT = 2**28  # bytes that a file is unpacked to at most: MNIST's largest has 47 MB
 SAMPLE = Path(__file__).parent / "mnist_sample"
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -29,20 +31,23 @@ SHA256 = {
 }
 
 
-def digits_by_split(folder):
+def digits_by_split(folder, fetch=True):
     """The digits that each split may use; no two splits share an image.
 
-    folder: the IDX files, gzipped or not; missing ones are fetched. "sample" names the 12,000 packaged digits.
+    folder: the IDX files, gzipped or not; missing ones are fetched, unless a file that may come from anywhere named the
+    folder (`fetch` is False). "sample" names the 12,000 packaged digits.
     Returns {split: (images, labels)}: images (n, 28, 28) uint8, labels (n,) uint8. The test split has MNIST's test
     set; the validation split has the last tenth of MNIST's training set, the train split the rest.
     Raises UserError if a file is damaged or cannot be fetched.
     """
     folder = SAMPLE if str(folder) == "sample" else Path(folder)
-    if folder != SAMPLE:
+    if folder != SAMPLE and fetch:
         fetch_missing(folder)
     images, labels = read_pair(folder, "train")
     test = read_pair(folder, "t10k")
     cut = len(images) - len(images) // 10
+    if not len(test[0]) or cut == len(images):
+        raise UserError(f"{folder} has too few digits: {len(images)} to train, {len(test[0])} to test")
     return {"train": (images[:cut], labels[:cut]), "valid": (images[cut:], labels[cut:]), "test": test}
 
 
@@ -59,14 +64,17 @@ def read_idx(path):
     path = Path(path)
     if not path.exists():
         path = path.with_name(path.name + ".gz")
+    if not path.exists():
+        raise UserError(f"{path} is not there; moving_mnist.py fetches it with --mnist {path.parent}")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            content = file.read(LIMIT + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UserError(f"{path} is damaged; delete it and it will be fetched again") from None
     # Two zero bytes, 8 for uint8, the number of axes; then one big-endian int32 per axis; then the data.
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
-    shape = tuple(np.frombuffer(content[4 : 4 + 4 * axes], ">i4")) if len(content) >= 4 + 4 * axes else ()
-    if not shape or min(shape) < 0 or len(content) != 4 + 4 * axes + np.prod(shape, dtype=np.int64):
+    shape = tuple(np.frombuffer(content[4 : 4 + 4 * axes], ">i4").tolist()) if len(content) >= 4 + 4 * axes else ()
+    if axes not in (1, 2, 3) or not shape or min(shape) < 0 or len(content) != 4 + 4 * axes + math.prod(shape):
         raise UserError(f"{path} is not a whole IDX file of bytes; delete it and it will be fetched again")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
@@ -88,7 +96,8 @@ def fetch_missing(folder, mirrors=MIRRORS):
             partial = target.with_name(f"{name}.{urllib.parse.urlsplit(mirror).hostname}.part")
             try:
                 download(mirror + target.name, partial)
-                content = gzip.decompress(partial.read_bytes())
+                with gzip.open(partial) as file:
+                    content = file.read(LIMIT)
             except urllib.error.HTTPError as error:
                 reasons.append(f"{mirror} answers {error.code}")
             except (EOFError, gzip.BadGzipFile, zlib.error):

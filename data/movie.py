@@ -27,6 +27,8 @@ PICTURES_RATE = 24.0  # frames a second of a folder, which cannot say it
 ROWS = 500  # frames copied at a time
 SAMPLES = 16  # frames over the film in which black bars are looked for
 BLACK = 24  # a bar's pixels are darker than this on average, of 255
+MAX_PIXELS = 2**26  # of a frame, twice what 8K has: a small file may claim any number
+MAX_ASPECT = 100  # long edge over short edge of a frame
 FLOOR, RATIO, NEAR, DARK = 12, 2.5, 4, 12  # see `find_cuts`
 
 
@@ -76,6 +78,8 @@ def inspect(path, frame_size, fps=None, start=0.0, end=None, crop_bars=False):
     if crop_bars:
         film.crop = find_bars(film)
     film.shape = small_shape(film, seen[1])
+    if max(film.shape) > MAX_ASPECT * frame_size:
+        raise UserError(f"{path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?")
     return film
 
 
@@ -95,6 +99,9 @@ def list_pictures(folder):
 def opened(path):
     """The container and the video stream of the file at `path`. Raises UserError if it has none."""
     try:
+        with open(path, "rb") as file:
+            if file.read(8).startswith((b"#EXTM3U", b"ffconcat")):  # ffmpeg would wait for a live one to go on
+                raise UserError(f"{path} is a list of other files; name these one by one")
         # The prefix keeps a colon or a percent sign in a name from meaning a protocol or a series of files.
         container = av.open(f"file:{path}", metadata_errors="ignore")
     except FileNotFoundError:
@@ -104,9 +111,16 @@ def opened(path):
     with container:
         # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a film.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        streams = [s for s in streams if s.codec_context]  # none: ffmpeg does not know the codec
         if not streams or container.format.name == "tty":
-            raise UserError(f"{path} has no video stream; name a film or a folder of pictures")
+            raise UserError(f"{path} has no video stream that ffmpeg can read; name a film or a folder of pictures")
+        limit_pixels(streams[0])
         yield container, streams[0]
+
+
+def limit_pixels(stream):
+    """Have frames of more than MAX_PIXELS refused as damaged."""
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def packets(container, *streams):
@@ -156,7 +170,8 @@ def frames_from(film, start):
     with opened(film.path) as (container, stream):
         stream.thread_type = "AUTO"  # by frame where the codec can, else by slice
         if start and film.first is not None:
-            container.seek(int((film.first + start) / stream.time_base), stream=stream)
+            with suppress(av.FFmpegError):  # where it cannot be done, all before is read, too
+                container.seek(int((film.first + start) / stream.time_base), stream=stream)
         before = None
         for packet in packets(container, stream):
             try:
@@ -178,8 +193,9 @@ def read_picture(path):
     """The picture at `path` as an av.VideoFrame. Raises UserError if it is none."""
     try:
         with open(path, "rb") as file, av.open(file, metadata_errors="ignore") as container:
+            limit_pixels(container.streams.video[0])
             return next(container.decode(video=0))
-    except (av.FFmpegError, StopIteration, IndexError):
+    except (av.FFmpegError, StopIteration, IndexError, AttributeError):  # of no codec context, the last
         raise UserError(f"{path} is no picture that ffmpeg can read; remove or replace it") from None
 
 

@@ -1,8 +1,8 @@
 """One file format for trained networks: tensors, numbers, strings, lists and dicts, loaded with `weights_only=True`."""
 
 import hashlib
+import math
 import os
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -14,6 +14,32 @@ from cli import UserError
 
 FORMAT = 2
 KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
+
+# What a configuration may say: a value of a set, a whole number of a range, a number from low to high.
+CONFIG = {
+    "arch": {"2016", "deep"},
+    "combine": {"sum", "max"},
+    "loss": {"kl", "weighted", "mse", "distance", "mdn"},
+    "residual": {"none", "first", "second"},
+    **dict.fromkeys(("binary", "bounded", "diffs", "peepholes", "unpool"), frozenset((False, True))),
+    **dict.fromkeys(("z_dim", "n_hid", "nfilts"), range(1, 2**20)),
+    **dict.fromkeys(("channels", "side", "size", "fsize"), range(1, 2**12 + 1)),
+    **dict.fromkeys(("L", "mixtures", "passes", "shown"), range(1, 1001)),
+    "layers": range(1, 65),
+    "slots": range(5),
+    "free": range(2**20),
+    **dict.fromkeys(("dropout", "pxsh"), (0, 1)),
+    "beta": (0, 1e9),
+    "clip": (0, math.inf),
+}
+# What a network of a kind was built on; each has a path and, but for the frames, an id.
+PARENTS = {
+    "CAE": ("frames",),
+    "Deconvoluter": ("cae",),
+    "VAE": ("cae", "deconv"),
+    "LatentLSTM": ("codec", "frames"),
+}
+PLAIN = (type(None), bool, int, float, str)
 
 
 def save(path, model, args, history, parents, optimizer=None, progress=None):
@@ -40,22 +66,132 @@ def save(path, model, args, history, parents, optimizer=None, progress=None):
 
 
 def load(path, *kinds):
-    """The content of a checkpoint, on the CPU; its tensors are read when they are first used.
+    """The content of a checkpoint, on the CPU, checked; its tensors stay mapped from the file.
 
-    Raises UserError if the file is missing, no checkpoint of this format, or of none of the kinds (model classes).
+    Raises UserError if the file is missing, damaged, no checkpoint of this format, of none of the kinds (model
+    classes), or if its parts are not what `save` writes or do not belong together.
     """
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    except Exception:  # whatever the parsers of zip and pickle stumble over
         raise UserError(f"{path} cannot be read as a checkpoint; run the stage that makes it again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= KEYS:
-        raise UserError(f"{path} is not a checkpoint of format {FORMAT} made by this project's stages")
+    about = [content.get(key) for key in ("format", "kind")] if type(content) is dict else []
+    if [type(value) for value in about] != [int, str] or not 0 < about[0] < 2**20:
+        raise UserError(f"{path} is not a checkpoint made by this project's stages")
+    if content["format"] != FORMAT:
+        raise UserError(
+            f"{path} is a checkpoint of format {content['format']}, and this code reads format {FORMAT}: "
+            "run the stage that makes it again"
+        )
     if content["kind"] not in [kind.__name__ for kind in kinds]:
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise UserError(f"{path} holds a {content['kind']}, where a {names} is needed")
+        raise UserError(f"{path} holds a {content['kind']:.20}, where a {names} is needed")
+    try:
+        check_content(content, {kind.__name__: kind for kind in kinds}[content["kind"]], Path(path).stat().st_size)
+    except Exception as error:  # a constructor may stumble over anything
+        raise UserError(f"{path} is no whole checkpoint ({error!s:.200}); run the stage that makes it again") from None
+    content["model"] = dict(content["model"])  # without what torch hangs on to it
     return content
+
+
+def check_archive(path):
+    """Raise ValueError if what is in the zip archive is compressed, which torch would map unread, or too large."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("compressed")
+    if sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
+        raise ValueError("more in it than its size")
+
+
+def check_content(content, kind, size):
+    """Raise an exception if the content of a checkpoint of `size` bytes is not one that `save` wrote of a `kind`."""
+    if missing := KEYS - content.keys():
+        raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    for key in ("config", "model", "args", "parents", "history"):
+        if not isinstance(content[key], list if key == "history" else dict):
+            raise ValueError(f"its {key} is a {type(content[key]).__name__}")
+    check_config(content["config"])
+    with torch.device("meta"):  # nothing is allocated, whatever the configuration asks for
+        wanted = {name: (t.dtype, *t.shape) for name, t in kind(**content["config"]).state_dict().items()}
+    tensors = content["model"]
+    if not all(type(t) is torch.Tensor and t.layout is torch.strided and t.is_cpu for t in tensors.values()):
+        raise ValueError("model holds something else than tensors")
+    # A view may repeat one number a trillion times: its shape, too, has to be one that the file has room for.
+    if sum(t.numel() * t.itemsize for t in tensors.values()) > size:
+        raise ValueError("model is larger than the file")
+    found = {name: (t.dtype, *t.shape) for name, t in tensors.items()}
+    if found != wanted:
+        name = min(name for name, _ in found.items() ^ wanted.items())
+        raise ValueError(f"{name} is {found.get(name, 'missing')}, its config asks for {wanted.get(name, 'none')}")
+    if not all(math.isfinite(end) for t in tensors.values() for end in t.aminmax()):
+        raise ValueError("its weights are not finite")
+    args, parents = content["args"], content["parents"]
+    if not all(type(key) is str and type(value) in PLAIN for key, value in args.items()):
+        raise ValueError("args holds something else than flags")
+    if kind.__name__ == "LatentLSTM" and not (type(args["frame_skip"]) is int and 1 <= args["frame_skip"] < 2**31):
+        raise ValueError(f"frame_skip is {args['frame_skip']}")
+    for row in content["history"]:
+        if "valid_loss" not in row or not all(type(k) is str and type(v) in (int, float) for k, v in row.items()):
+            raise ValueError("history is not one of losses")
+    for role in PARENTS.get(kind.__name__, ()):
+        parent = dict(parents[role])
+        named = [parent["path"]] + ([parent["id"]] if role != "frames" else [])
+        if not all(type(name) is str and len(name) <= 1000 for name in named):
+            raise ValueError(f"its {role} has no path or id")
+
+
+def check_config(config):
+    """Raise ValueError if a value is not one that CONFIG knows, and so could take for ever to build."""
+    for name, value in config.items():
+        if name in ("vcae", "lstm"):  # of `Joint`
+            check_config(value)
+            continue
+        allowed = CONFIG.get(name)
+        if name in ("specstr", "split_layer"):
+            fits = type(value) is str and len(value) <= 1000
+        elif name in ("frame_shape", "feature_shape"):
+            fits = len(value) == 3 and all(type(n) is int and n in range(1, 2**16) for n in value)
+        elif isinstance(allowed, tuple):
+            fits = type(value) in (int, float) and allowed[0] <= value <= allowed[1]
+        else:
+            fits = allowed is not None and type(value) is type(next(iter(allowed))) and value in allowed
+        if not fits:
+            raise ValueError(f"config: {name!s:.20} is {value!s:.20}")
+    if slots := config.get("slots"):
+        z_dim = config["z_dim"]
+        if z_dim % slots or z_dim // slots < 3 or config.get("loss") == "mdn" or config.get("diffs"):
+            raise ValueError(f"config: {slots} slots do not go with the rest of it")
+
+
+def way_on(content, model, path):
+    """What the content of the last.pt at `path` has to go on from: Adam's state, and the progress within an epoch.
+
+    Raises UserError if they are not of this model's parameters, or not what `save` was given.
+    """
+    weights = list(model.parameters())
+    try:
+        state, progress = content["optimizer"]["state"], content["progress"]
+        if progress is not None:
+            numbers = {type(progress[name]) for name in ("seconds", "waited")} | set(
+                map(type, progress["totals"].values())
+            )
+            if not numbers <= {float} or not all(
+                type(progress[n]) is int and progress[n] >= 0 for n in ("step", "count")
+            ):
+                raise ValueError
+        for i, moments in state.items():
+            shapes = {"step": (), "exp_avg": weights[i].shape, "exp_avg_sq": weights[i].shape}
+            if {name: (type(t), t.dtype, t.shape, t.layout) for name, t in moments.items()} != {
+                name: (torch.Tensor, torch.float32, shape, torch.strided) for name, shape in shapes.items()
+            }:
+                raise ValueError
+    except Exception:
+        raise UserError(f"{path} has no state of a training to go on from; begin anew without --resume") from None
+    return state, progress
 
 
 def build(content, *kinds):

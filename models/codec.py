@@ -40,6 +40,8 @@ class ByFeatures:
         self.split_layer = deconv["config"]["split_layer"]
         side = cae["config"]["side"]
         self.frame_shape = (cae["config"]["channels"], side, side)
+        if not fits_together(content["config"], cae["config"], deconv["config"]):
+            raise UserError(f"{path}: it, its cae and its deconv do not fit together; train it again on them")
 
     def encode(self, frames):
         features = self.cae.features(self.cae.shifted(frames), self.split_layer)
@@ -61,6 +63,18 @@ class ByFeatures:
         return {name: painted.clamp(0, 1) for name, painted in made.items()}
 
 
+def fits_together(vae, cae, deconv):
+    """Whether the networks of three configurations take and give features and frames of the same shapes."""
+    frames = (1, cae["channels"], cae["side"], cae["side"])
+    with torch.device("meta"):
+        try:
+            features = CAE(**cae).features(torch.empty(frames), deconv["split_layer"])
+            painted = Deconvoluter(**deconv).paint(features)
+        except Exception:  # no such layer, or no such number of maps
+            return False
+    return features.shape[1:] == tuple(vae["feature_shape"]) and painted.shape == frames
+
+
 class Codec:
     """The trained autoencoder of a checkpoint, ready to encode and decode.
 
@@ -71,17 +85,24 @@ class Codec:
 
     def __init__(self, path, device, expected=None):
         content = checkpoint.load(path, VCAE, SlotVAE, VAE)
-        self.identity = checkpoint.identity(content)
+        self.path, self.identity = path, checkpoint.identity(content)
         if expected not in (None, self.identity):
             raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
         self.networks = (ByFeatures if content["kind"] == "VAE" else Direct)(content, path, device)
         self.follow = self.follow_slots if isinstance(self.networks.vae, SlotVAE) else None
         self.frame_shape, self.z_dim, self.device = self.networks.frame_shape, content["config"]["z_dim"], device
+        self.batch_size = 64 if device.type == "cpu" else 1024  # a CPU is quickest with what fits into its caches
 
     @torch.no_grad()
-    def encode(self, frames, batch_size=256):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8."""
-        parts = [self.networks.encode(part.to(self.device)) for part in frames.split(batch_size)]
+    def encode(self, frames):
+        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8.
+
+        Raises UserError if the frames have another shape than the codec's.
+        """
+        if frames.shape[1:] != self.frame_shape:
+            shape = tuple(frames.shape[1:])
+            raise UserError(f"{self.path} is a codec of frames {self.frame_shape}, not {shape}: name its own")
+        parts = [self.networks.encode(part.to(self.device)) for part in frames.split(self.batch_size)]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     def encode_videos(self, frames):
@@ -94,9 +115,11 @@ class Codec:
         return self.networks.vae.follow(latents.to(self.device), unit_scale(frames.to(self.device)))
 
     @torch.no_grad()
-    def decode(self, z, batch_size=256):
+    def decode(self, z):
         """Frames (..., channels, height, width) in [0, 1] for latents (..., z_dim)."""
-        parts = [self.networks.decode(part).clamp(0, 1) for part in z.reshape(-1, self.z_dim).split(batch_size)]
+        parts = [
+            self.networks.decode(part).float().clamp(0, 1) for part in z.reshape(-1, self.z_dim).split(self.batch_size)
+        ]
         return torch.cat(parts).reshape(*z.shape[:-1], *self.frame_shape)
 
 

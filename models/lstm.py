@@ -101,13 +101,17 @@ class LatentLSTM(nn.Module):
 
     def unroll(self, context, steps):
         """The outputs after each latent of context (B, T, rows, z_dim), then `steps` in free running."""
-        weights = [layer.cast(context.device.type) for layer in self.layers] if self.peepholes else None
+        weights = self.cast(context.device.type)
         output, state = self.run(context, None, weights)
         outputs = [output]
         for _ in range(steps):
             output, state = self.run(self.latent(output[:, -1:]), state, weights)
             outputs.append(output)
         return torch.cat(outputs, dim=1)
+
+    def cast(self, device):
+        """The weights of many steps, cast once, where a layer is ours."""
+        return [layer.cast(device) for layer in self.layers] if self.peepholes else None
 
     def run(self, sequence, state=None, weights=None):
         """Read a sequence (B, T, rows, z_dim) at once -> the output after each step (B, T, ...), and the state.
@@ -155,19 +159,19 @@ class LatentLSTM(nn.Module):
         mean, log_sigma = gaussians.take_along_dim(chosen, dim=2).chunk(2, dim=-1)
         return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
 
-    def predict(self, latent, state=None, temperature=None):
+    def predict(self, latent, state=None, temperature=None, weights=None):
         """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state after it.
 
         With diffs the first latent gives no difference yet: the prediction is that nothing moves.
         """
         if not self.diffs:
-            output, state = self.run(latent[:, None], state)
+            output, state = self.run(latent[:, None], state, weights)
             return self.latent(output, temperature)[:, 0], state
         latent = latent[:, : self.rows]
         if state is None:
             return latent, (None, latent)
         state, last = state
-        output, state = self.run(difference(torch.stack([last, latent], dim=1)), state)
+        output, state = self.run(difference(torch.stack([last, latent], dim=1)), state, weights)
         return integrate(latent, self.latent(output, temperature)[:, 0]), (state, latent)
 
     def rollout(self, context, steps, temperature=None):
@@ -180,10 +184,10 @@ class LatentLSTM(nn.Module):
         if temperature is not None and self.loss != "mdn":
             raise UserError(f"--temperature samples a mixture: train with --loss mdn, not {self.loss}")
         means, state, latent = [context[:, 0, 0]], None, None
-        primed = context.shape[1] - 1
+        primed, weights = context.shape[1] - 1, self.cast(context.device.type)
         for t in range(primed + steps):
             latent = context[:, t] if t <= primed else latent
-            latent, state = self.predict(latent, state, temperature if t >= primed else None)
+            latent, state = self.predict(latent, state, temperature if t >= primed else None, weights)
             means.append(latent[:, 0])
         return torch.stack(means, dim=1)
 

@@ -8,6 +8,7 @@ those before it.
 import numpy as np
 import torch
 
+from cli import UserError
 from models import checkpoint
 from models.codec import Codec
 from models.lstm import LatentLSTM
@@ -72,6 +73,10 @@ class Trained:
         self.skip, self.data_file = content["args"]["frame_skip"], checkpoint.parent_path(path, content, "frames")
         codec_id = content["parents"]["codec"]["id"]
         self.codec = Codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
+        if self.codec.z_dim != self.lstm.z_dim:
+            raise UserError(
+                f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: train it anew"
+            )
 
     @torch.no_grad()
     def predict(self, context, future):

@@ -33,7 +33,16 @@ class Parser(cli.Parser):
     way_on = "go on with --resume"
 
     def __init__(
-        self, description, *models, save_to, batch_size=None, num_epochs=None, lr=None, schedule=None, grad_clip=0.0
+        self,
+        description,
+        *models,
+        save_to,
+        batch_size=None,
+        num_epochs=None,
+        lr=None,
+        schedule=None,
+        grad_clip=0.0,
+        amp=False,
     ):
         super().__init__(description)
         self.models = models  # the classes that the script trains
@@ -53,7 +62,8 @@ class Parser(cli.Parser):
         add("--save_every", type=cli.real(0), default=10.0, help="minutes between checkpoints; each epoch ends in one")
         add("--seed", type=cli.whole(0), default=0, help="of weights, order, noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
-        add("--amp", action=cli.Switch, default=False, help="bfloat16 autocast")
+        where = "; if not given: where the hardware is fast at it" if amp is None else ""
+        add("--amp", action=cli.Switch, default=amp, help="bfloat16 autocast" + where)
         add("--compile", action=cli.Switch, default=False, help="torch.compile the model; of an LSTM, its cell")
         add("--resume", action=cli.Switch, default=False, help="go on with the run in --save_to, with its flags")
         add("--init_from", help="checkpoint whose weights to begin from")
@@ -64,9 +74,8 @@ class Parser(cli.Parser):
             last = Path(args.save_to) / "last.pt"
             if not last.exists():
                 self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
-            self.set_defaults(
-                **{**checkpoint.load(last, *self.models)["args"], "resume": True, "save_to": args.save_to}
-            )
+            self.set_stored(checkpoint.load(last, *self.models)["args"], last)
+            self.set_defaults(resume=True, save_to=args.save_to)
             args = super().parse_args(argv)
         return args
 
@@ -83,6 +92,8 @@ def start(args):
         if not args.resume and any((run / name).exists() for name in ("last.pt", "best.pt", "log.csv", "latents.hdf5")):
             raise cli.UserError(f"{run} holds a run already: go on with --resume, or name another --save_to")
         files.claim(run)
+    if args.amp is None:
+        args.amp = fast_bfloat16(device)
     torch.set_flush_denormal(True)  # numbers too small to matter slow a CPU down
     seed_all(args.seed)
     return device
@@ -98,6 +109,13 @@ def choose_device(name=None):
     except (RuntimeError, AssertionError):
         raise cli.UserError(f"--device {name} cannot be used on this machine; try cpu") from None
     return torch.device(name)
+
+
+def fast_bfloat16(device):
+    """Whether the device has instructions of its own for products in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def seed_all(*seeds):
@@ -126,8 +144,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         for role, parent in parents.items():
             if last["parents"].get(role, {}).get("id") != parent.get("id"):
                 raise cli.UserError(f"{run} was begun with another {role}: name another --save_to and begin anew")
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": last["optimizer"]["state"]})
-        history, progress = last["history"], last["progress"]
+        state, progress = checkpoint.way_on(last, model, run / "last.pt")
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        history = last["history"]
         if progress and processes.rank():  # what was counted so far counts once
             progress |= {"count": 0, "totals": dict.fromkeys(progress["totals"], 0.0)}
     if args.compile:
@@ -399,6 +418,6 @@ def write_log(path, history):
     if processes.rank():
         return
     with files.whole(path) as partial, open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, history[-1], restval="")  # a run begun by older code may lack a column
+        writer = csv.DictWriter(file, history[-1], restval="", extrasaction="ignore")  # older code had other columns
         writer.writeheader()
         writer.writerows(history)

@@ -1,12 +1,15 @@
 import importlib
 import multiprocessing
 import os
+import shutil
 
 import pytest
 import torch
 
 import cli
 import moving_mnist
+import train_cae
+import train_deconv
 import train_lstm
 import train_vcae
 
@@ -49,4 +52,18 @@ def chain(tmp_path_factory):
     run(train_vcae, "--data_file", frames, "--save_to", vcae, "--arch", "deep", "--nfilts", 4, "--z_dim", 6, *small)
     small += ["--seq_length", 6, "--lstm_n_hid", 8]
     run(train_lstm, "--data_file", vcae / "latents.hdf5", "--save_to", lstm, *small)
+    return root
+
+
+@pytest.fixture(scope="session")
+def stages(chain, tmp_path_factory):
+    """A folder with what each training stage reads, from tiny runs of the stages before it."""
+    root = tmp_path_factory.mktemp("stages")
+    for name in ("frames.hdf5", "vcae", "lstm"):
+        (shutil.copytree if (chain / name).is_dir() else shutil.copy)(chain / name, root / name)
+    small = ["--device", "cpu", "--num_epochs", 1, "--max_per_epoch", 2]
+    spec = "d-.2,2-5,p-2,2-3,2-3,4"
+    run(train_cae, "--data_file", root / "frames.hdf5", "--specstr", spec, "--save_to", root / "cae", *small)
+    flags = ["--cae", root / "cae" / "best.pt", "--split_layer", "conv4", "--save_to", root / "deconv"]
+    run(train_deconv, *flags, *small)
     return root

@@ -14,6 +14,7 @@ import sample_video
 import train_jointly
 import train_lstm
 import train_vcae
+from data import hdf5
 
 MNIST, VCAE, LSTM, JOINT, SAMPLE, EVALUATE = moving_mnist, train_vcae, train_lstm, train_jointly, sample_video, evaluate
 
@@ -63,10 +64,11 @@ def place(chain, tmp_path):
     changed("no_valid.hdf5", empty_split)
     changed("silent.hdf5", lambda file: file.attrs.pop("frame_rate"))
     changed("format.hdf5", lambda file: file.attrs.update({"format": 99}))
-    with h5py.File(tmp_path / "foreign.hdf5", "w") as file:
+    with h5py.File(tmp_path / "foreign.hdf5", "w", libver="latest") as file:
         file["x"] = np.zeros(3)
-    with h5py.File(tmp_path / "small.hdf5", "w") as file:
-        file.attrs.update({"format": 1, "kind": "frames", "frame_rate": 10.0, "frame_skip": 1, "source": "x"})
+    with h5py.File(tmp_path / "small.hdf5", "w", libver="latest") as file:
+        file.attrs.update({"format": hdf5.FORMAT, "frame_rate": 10.0, "frame_skip": 1})
+        file.attrs.update({"kind": np.bytes_("frames"), "source": np.bytes_("x")})
         file["test/frames"], file["test/starts"] = np.zeros((40, 1, 32, 32), np.uint8), np.array([0, 40])
     content = torch.load(tmp_path / "lstm" / "best.pt")
     content["config"]["diffs"] = True
@@ -93,7 +95,7 @@ CASES = [
     (VCAE, "--data_file @text", "text cannot be read"),
     (VCAE, "--data_file @empty", "empty cannot be read"),
     (VCAE, "--data_file @foreign.hdf5", "foreign.hdf5 is not a frames file"),
-    (VCAE, "--data_file @format.hdf5", "format.hdf5 is not a frames file of format 1"),
+    (VCAE, "--data_file @format.hdf5", "format.hdf5 is HDF5 of format 99 (or foreign), and this code reads format 2"),
     (VCAE, "--data_file @vcae/latents.hdf5", "latents.hdf5 is not a frames file"),
     (VCAE, "--data_file @rank.hdf5", "rank.hdf5: train/frames is uint8 (96, 64, 64)"),
     (VCAE, "--data_file @dtype.hdf5", "dtype.hdf5: train/frames is float32"),
@@ -153,7 +155,7 @@ DEFAULTS = {
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def fails(stage, flags, place, capsys):
@@ -186,7 +188,7 @@ def test_latents_of_another_codec_are_refused(place, capsys):
 
 def test_a_run_is_not_resumed_on_latents_of_another_codec(place, capsys):
     with h5py.File(place / "vcae" / "latents.hdf5", "r+") as file:
-        file.attrs["codec_id"] = "another"
+        file.attrs["codec_id"] = np.bytes_("another")
     flags = "--save_to @lstm --resume --data_file @vcae/latents.hdf5 --num_epochs 5"
     assert "begun with another codec" in fails(LSTM, flags, place, capsys)
 

@@ -84,7 +84,7 @@ def test_a_file_appears_only_when_whole(tmp_path):
     with hdf5.create(path, "frames", {"seed": 3}):
         assert not path.exists()
     with h5py.File(path) as file:
-        assert dict(file.attrs) == {"format": hdf5.FORMAT, "kind": "frames", "seed": 3}
+        assert dict(file.attrs) == {"format": hdf5.FORMAT, "kind": b"frames", "seed": 3}
     with pytest.raises(UserError, match="exists already"), hdf5.create(path, "frames", {}):
         pass
 

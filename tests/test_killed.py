@@ -9,10 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import new_process, run
-
-import train_cae
-import train_deconv
+from conftest import new_process
 
 TINY = " --device cpu --num_epochs 3 --batch_size 6 --save_every 0 --save_to run"
 STAGES = {
@@ -26,20 +23,6 @@ STAGES = {
     "lstm": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --rollout 1",
     "joint": "train_jointly --lstm lstm/best.pt --seq_length 6 --rollout 2",
 }
-
-
-@pytest.fixture(scope="module")
-def stages(chain, tmp_path_factory):
-    """A folder with what each stage needs, and a way to run one in a copy of it to its end."""
-    root = tmp_path_factory.mktemp("stages")
-    for name in ("frames.hdf5", "vcae", "lstm"):
-        (shutil.copytree if (chain / name).is_dir() else shutil.copy)(chain / name, root / name)
-    small = ["--device", "cpu", "--num_epochs", 1, "--max_per_epoch", 2]
-    spec = "d-.2,2-5,p-2,2-3,2-3,4"
-    run(train_cae, "--data_file", root / "frames.hdf5", "--specstr", spec, "--save_to", root / "cae", *small)
-    flags = ["--cae", root / "cae" / "best.pt", "--split_layer", "conv4", "--save_to", root / "deconv"]
-    run(train_deconv, *flags, *small)
-    return root
 
 
 def left_alone(folder, command):

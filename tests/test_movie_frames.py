@@ -78,7 +78,7 @@ def levels(frames):
 def test_the_file_is_what_the_next_stage_reads(tmp_path, capsys):
     path = film(tmp_path / "a.mkv", [SCENES[i // 5] for i in range(30)])
     about, splits = make(tmp_path, path, "--split", "60/20/20")
-    assert about["source"] == about["films"] == "a.mkv"
+    assert about["source"] == about["films"] == b"a.mkv"
     assert (about["frame_rate"], about["frame_skip"], about["detect_cuts"]) == (RATE, 3, True)
     frames = hdf5.Frames(tmp_path / "out" / "movie.hdf5", "train")
     assert frames.shape[1:] == (3, 16, 21)
@@ -320,7 +320,7 @@ def test_films_are_split_each_and_share_a_size_and_a_rate(tmp_path):
     first = film(tmp_path / "a.mkv", [SCENES[i // 10] for i in range(30)])
     second = film(tmp_path / "b.mkv", [SCENES[3 + i // 20] for i in range(60)], rate=20)
     about, splits = make(tmp_path, first, second, "--split", "1/1/1")
-    assert (about["source"], about["frame_rate"]) == ("a.mkv,b.mkv", RATE)
+    assert (about["source"], about["frame_rate"]) == (b"a.mkv,b.mkv", RATE)
     for i, (rows, starts) in enumerate(splits.values()):
         assert starts.tolist() == [0, 10, 20]
         assert abs(rows[0].astype(int).mean() - SCENES[i].mean()) < 2
