@@ -4,6 +4,8 @@ import argparse
 import signal
 import sys
 
+import processes
+
 
 class UserError(Exception):
     """Something the user can mend; the message is one sentence that names the file or flag and the way out."""
@@ -112,6 +114,11 @@ def run(main, parser, argv=None):
     except (UserError, OSError) as error:
         message = " ".join(str(error).splitlines())  # one line, whatever the names in it
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not processes.lost(error):
+            raise
+        print(f"{parser.prog}: error: another process of this run has ended; {parser.way_on}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, Terminated) as stop:
         print(f"\n{parser.prog}: interrupted; {parser.way_on}", file=sys.stderr)

@@ -53,6 +53,11 @@ def say(text):
         print(text, flush=True)
 
 
+def lost(error):
+    """Whether the error is that another process is not there any more."""
+    return count() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
+
 def wait():
     """Until all are here."""
     together([0])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import files
 from data.hdf5 import chunks, refuse_existing
 
 
@@ -16,37 +17,30 @@ def write_npz(dest, counts, make, attributes):
     Arguments as of `hdf5.write_videos`; each attribute becomes an array of its own.
     """
     refuse_existing(dest)
-    dest = Path(dest)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    partial = dest.with_name(dest.name + ".part")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
+    with files.whole(dest) as partial, zipfile.ZipFile(partial, "w") as archive:
 
-            def put(name, array):
-                with archive.open(f"{name}.npy", "w") as file:
-                    np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+        def put(name, array):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
-            for split, count in counts.items():
-                frames, labels, positions = make(split, range(0))
-                steps = frames.shape[1]
-                labels = np.empty((count, *labels.shape[1:]), labels.dtype)
-                positions = np.empty((count, *positions.shape[1:]), positions.dtype)
-                with archive.open(f"{split}_frames.npy", "w", force_zip64=True) as file:
-                    shape = (count * steps, *frames.shape[2:])
-                    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    for videos in chunks(count, split):
-                        rows = slice(videos.start, videos.stop)
-                        frames, labels[rows], positions[rows] = make(split, videos)
-                        file.write(frames.tobytes())
-                put(f"{split}_starts", np.arange(count + 1, dtype=np.int64) * steps)
-                put(f"{split}_labels", labels)
-                put(f"{split}_positions", positions.reshape(-1, *positions.shape[2:]))
-            for name, value in attributes.items():
-                put(name, value)
-        partial.rename(dest)
-    finally:
-        partial.unlink(missing_ok=True)
+        for split, count in counts.items():
+            frames, labels, positions = make(split, range(0))
+            steps = frames.shape[1]
+            labels = np.empty((count, *labels.shape[1:]), labels.dtype)
+            positions = np.empty((count, *positions.shape[1:]), positions.dtype)
+            with archive.open(f"{split}_frames.npy", "w", force_zip64=True) as file:
+                shape = (count * steps, *frames.shape[2:])
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for videos in chunks(count, split):
+                    rows = slice(videos.start, videos.stop)
+                    frames, labels[rows], positions[rows] = make(split, videos)
+                    file.write(frames.tobytes())
+            put(f"{split}_starts", np.arange(count + 1, dtype=np.int64) * steps)
+            put(f"{split}_labels", labels)
+            put(f"{split}_positions", positions.reshape(-1, *positions.shape[2:]))
+        for name, value in attributes.items():
+            put(name, value)
 
 
 def write_pictures(dest, counts, make, attributes, suffix):

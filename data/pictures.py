@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+import files
+
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 PRIMED, FREE = (46, 125, 50), (198, 40, 40)  # green while the truth is fed in, red from where it is not
 CAPTION = 18  # px
@@ -49,7 +51,8 @@ def save_sheet(path, rows, scale=1, gap=2, bars=None):
             sheet.paste(Image.fromarray(frame), (x, y))
             if bars and label in bars:
                 draw.rectangle((x, y + height, x + width - 1, y + height + 3), bars[label][c])
-    sheet.save(path)
+    with files.whole(path) as partial:
+        sheet.save(partial)
 
 
 def save_comparison(path, truth, prediction, prime, fps, scale):
@@ -106,7 +109,8 @@ def save_curves(path, curves):
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower left", frameon=False, fontsize="small")
-    figure.savefig(path, dpi=120)
+    with files.whole(path) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def save_slots(path, frames, drawn, crops, seen_paths, predicted_paths):
@@ -129,23 +133,26 @@ def save_slots(path, frames, drawn, crops, seen_paths, predicted_paths):
             row[-1].plot(predicted[:, 1], predicted[:, 0], "o", color=color, markersize=4)
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize="small")
-    figure.savefig(path, dpi=80, format="png")
+    with files.whole(path) as partial:
+        figure.savefig(partial, dpi=80, format="png")
 
 
 def save_plain(path, frames, fps, scale):
     """Save frames (T, channels, height, width) and nothing else: .gif, .mp4, or .png for one row."""
     frames = enlarge(to_uint8(frames), scale)
     if Path(path).suffix == ".png":
-        Image.fromarray(np.concatenate(frames, axis=1)).save(path)
+        with files.whole(path) as partial:
+            Image.fromarray(np.concatenate(frames, axis=1)).save(partial)
     else:
         save_animation(path, frames, fps)
 
 
 def save_animation(path, frames, fps):
     """Save RGB frames (height, width, 3) uint8 as a looping .gif or an .mp4."""
-    if Path(path).suffix == ".gif":
-        iio.imwrite(path, np.stack(frames), duration=1000 / fps, loop=0)
-    else:
-        frames = np.stack(frames)
-        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        iio.imwrite(path, frames, plugin="pyav", codec="libx264", fps=fps)
+    frames = np.stack(frames)
+    with files.whole(path) as partial:
+        if partial.suffix == ".gif":
+            iio.imwrite(partial, frames, duration=1000 / fps, loop=0)
+        else:
+            frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+            iio.imwrite(partial, frames, plugin="pyav", codec="libx264", fps=fps)

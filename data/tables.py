@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 
+import files
+
 
 def summarise(scores, runs, interval):
     """{predictor: {metric: mean}} with the interval of the mean squared error and what `runs` counts.
@@ -25,13 +27,14 @@ def summarise(scores, runs, interval):
 
 
 def write_json(path, about, summary):
-    path.write_text(json.dumps({"about": about, "predictors": summary}, indent=1))
+    with files.whole(path) as partial:
+        partial.write_text(json.dumps({"about": about, "predictors": summary}, indent=1))
 
 
 def write_csv(path, scores):
     """A line for each predictor and frame ahead."""
     columns = [key for key in next(iter(scores.values())) if key != "primed"]
-    with open(path, "w", newline="") as file:
+    with files.whole(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["predictor", "frame", *columns])
         for name, rows in scores.items():

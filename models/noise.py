@@ -38,5 +38,5 @@ class Dropout(nn.Dropout):
 def mine(draw, rows):
     """This process's `rows` of what draw(all rows) gives."""
     first, end, count = share
-    each = rows // (end - first)  # rows an example
-    return draw(each * count)[each * first : each * end]
+    each = rows // max(end - first, 1)  # rows an example; a process whose share is none draws for one
+    return draw(each * count)[each * first : each * first + rows]

@@ -1,6 +1,7 @@
 import importlib
 import multiprocessing
 import os
+import resource
 import shutil
 
 import pytest
@@ -25,20 +26,30 @@ def run(stage, *argv):
     stage.main(stage.flags().parse_args([str(arg) for arg in argv]))
 
 
-def new_process(folder, command, environment=()):
-    """A started process that runs a stage's command line in `folder`, with a beginning free of what tests made."""
+def new_process(folder, command, environment=(), file_size=None):
+    """A started process that runs a stage's command line in `folder`, where it leaves what it says as "said".
+
+    Its memory is free of what tests made. file_size: bytes to which a file can grow, as if the disk were full then.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "h5py", "av", "skimage.metrics", "matplotlib.figure"])
-    process = context.Process(target=work, args=(folder, dict(environment), *command.split()))
+    context.set_forkserver_preload(
+        ["torch", "torch._dynamo", "torch.distributed.nn", "h5py", "av", "skimage.metrics", "matplotlib.figure"]
+    )
+    process = context.Process(target=work, args=(folder, dict(environment), file_size, *command.split()))
     process.start()
     return process
 
 
-def work(folder, environment, stage, *flags):
+def work(folder, environment, file_size, stage, *flags):
     os.chdir(folder)
     os.environ.update(environment)
+    with open("said", "a") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     torch.set_num_threads(1)
     stage = importlib.import_module(stage)
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     cli.run(stage.main, stage.flags(), flags)
 
 

@@ -80,3 +80,54 @@ def test_killed_at_any_moment(stages, tmp_path, stage):
     assert ours.keys() == theirs.keys()
     for name in theirs:
         assert ours[name] == theirs[name], name
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("stage", ["vcae", "lstm"])
+def test_told_to_stop(stages, tmp_path, stage, number, code):
+    """The step is finished and saved, although no checkpoint was due."""
+    command = STAGES[stage] + TINY.replace("--save_every 0", "--save_every 100").replace(
+        "--num_epochs 3", "--num_epochs 9"
+    )
+    folder = tmp_path / "stopped"
+    for name in ("unbroken", "stopped"):
+        shutil.copytree(stages, tmp_path / name)
+    left_alone(tmp_path / "unbroken", command)
+    process = new_process(folder, command)
+    while not (folder / "run" / "log.csv").exists():
+        time.sleep(0.001)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == code
+    assert "goes on with --resume" in (folder / "said").read_text()
+    assert not list((folder / "run").glob("*.part*"))
+    left_alone(folder, command + " --resume")
+    assert results(folder / "run") == results(tmp_path / "unbroken" / "run")
+
+
+def test_stopped_while_latents_are_written(stages, tmp_path):
+    shutil.copytree(stages, tmp_path / "run")
+    process = new_process(tmp_path / "run", STAGES["slots"] + TINY)
+    while not (tmp_path / "run" / "run" / "latents.part.hdf5").exists():
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 143
+    assert "interrupted; go on with --resume" in (tmp_path / "run" / "said").read_text()
+    assert not list((tmp_path / "run" / "run").glob("latents*"))
+
+
+def test_one_process_a_folder(stages, tmp_path):
+    """The lock is a living process's: killed, it holds nothing."""
+    shutil.copytree(stages, tmp_path / "run")
+    command = STAGES["lstm"] + TINY.replace("--num_epochs 3", "--num_epochs 100000")
+    first = new_process(tmp_path / "run", command)
+    while not (tmp_path / "run" / "run" / "last.pt").exists():
+        time.sleep(0.001)
+    second = new_process(tmp_path / "run", command + " --resume")
+    second.join()
+    assert second.exitcode == 2
+    assert "run is in use by another process" in (tmp_path / "run" / "said").read_text()
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    left_alone(tmp_path / "run", STAGES["lstm"] + TINY + " --resume --num_epochs 1")
