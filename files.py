@@ -25,7 +25,10 @@ def whole(path):
         to_disk(partial(path))
         os.replace(partial(path), path)
         to_disk(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # Writers of archives stumble over what they could not write: HDF5 names it, PyTorch's comes after it.
+        if isinstance(error, RuntimeError) and "errno = " not in str(error) and type(error.__context__) is not OSError:
+            raise
         raise UserError(f"{path} cannot be written, and is as it was ({error}): make room, or name another") from None
     finally:
         with suppress(OSError):

@@ -150,9 +150,10 @@ def save_plain(path, frames, fps, scale):
 def save_animation(path, frames, fps):
     """Save RGB frames (height, width, 3) uint8 as a looping .gif or an .mp4."""
     frames = np.stack(frames)
+    if Path(path).suffix == ".gif":
+        content = iio.imwrite("<bytes>", frames, extension=".gif", duration=1000 / fps, loop=0)
+    else:
+        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+        content = iio.imwrite("<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=fps)
     with files.whole(path) as partial:
-        if partial.suffix == ".gif":
-            iio.imwrite(partial, frames, duration=1000 / fps, loop=0)
-        else:
-            frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-            iio.imwrite(partial, frames, plugin="pyav", codec="libx264", fps=fps)
+        partial.write_bytes(content)
