@@ -320,21 +320,20 @@ def run_epoch(model, args, device, prepare, dataset, epoch, take, after_step, op
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
     seed_all(args.seed, epoch)
-    batches = torch.randperm(len(dataset)).split(args.batch_size)[: args.max_per_epoch]
+    order, size = torch.randperm(len(dataset)), args.batch_size
+    starts = range(0, len(order), size)[: args.max_per_epoch]
     progress = progress or {"step": 0, "count": 0, "totals": {}, "seconds": 0.0, "waited": 0.0}
     name, taken = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation", progress["step"]
-    bar = tqdm(
-        total=len(batches), initial=taken, desc=name, unit="batch", leave=False, disable=processes.rank() or None
-    )
+    bar = tqdm(total=len(starts), initial=taken, desc=name, unit="batch", leave=False, disable=processes.rank() or None)
     began = time.perf_counter()
-    for batch in read_ahead(dataset, batches[taken:]):
+    for batch, rows in read_ahead(dataset, (order[start : start + size] for start in starts[taken:])):
         read = time.perf_counter()
         seed_all(args.seed, epoch, taken)
-        first, end, _ = noise.share = *processes.share(len(batches[taken])), len(batches[taken])
+        first, end, _ = noise.share = *processes.share(rows), rows
         with torch.no_grad():
             inputs = prepare(batch.to(device, non_blocking=True))
         if optimizer:
-            set_lr(optimizer, args, (epoch - 1 + taken / len(batches)) / args.num_epochs)
+            set_lr(optimizer, args, (epoch - 1 + taken / len(starts)) / args.num_epochs)
         # Added up on the device. The sum before is looked at, not this one, lest the device wait for what comes next.
         outputs, before = take(*inputs), progress["totals"]
         totals = {key: before.get(key, 0.0) + value * (end - first) for key, value in outputs.items()}
@@ -368,12 +367,15 @@ def merged(progress):
 
 
 def read_ahead(dataset, batches):
-    """This process's share of each batch of indices, read by a thread while the one before it is used."""
+    """Yield this process's share of each batch of indices, and how many examples the batch has.
+
+    A thread reads it while the one before it is used.
+    """
 
     def read(indices):
         first, end = processes.share(len(indices))
         batch = dataset.__getitems__(indices[first : max(end, first + 1)].tolist())  # never nothing
-        return batch.pin_memory() if torch.cuda.is_available() else batch
+        return (batch.pin_memory() if torch.cuda.is_available() else batch), len(indices)
 
     with ThreadPoolExecutor(1) as thread:
         waiting = deque()

@@ -154,8 +154,8 @@ CHECKPOINTS = [
     ("lstm.pt", ("kind",), 10**500, "is not a checkpoint made by"),
     ("lstm.pt", ("config", "n_hid"), 10**500, "is no whole checkpoint"),
     ("lstm.pt", ("format",), 3, "is a checkpoint of format 3, and this code reads format 2"),
-    ("deconv.pt", ("optimizer", "state", 0, "exp_avg"), torch.zeros(1), "has no state of the optimizer"),
-    ("cae.pt", ("optimizer",), {}, "has no state of the optimizer"),
+    ("deconv.pt", ("optimizer", "state", 0, "exp_avg"), torch.zeros(1), "has no state of a training"),
+    ("cae.pt", ("optimizer",), {}, "has no state of a training"),
 ]
 
 
