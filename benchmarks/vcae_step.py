@@ -10,7 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
-from models.training import Recorded, adam, choose_device, take_step
+from models.step import Recorded, adam, take_step
+from models.training import choose_device
 from models.vae import VCAE
 
 

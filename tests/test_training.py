@@ -13,7 +13,7 @@ from torch import nn
 import train_lstm
 import train_vcae
 from cli import UserError
-from models import checkpoint, training
+from models import checkpoint, step, training
 from models.lstm import LatentLSTM
 
 
@@ -101,8 +101,8 @@ def test_cosine_schedule_warms_up_and_falls():
     args = argparse.Namespace(lr=2.0, schedule="cosine")
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1), fused=True)
     rates = []
-    for step in range(1000):
-        training.set_lr(optimizer, args, step / 1000)
+    for done in range(1000):
+        step.set_lr(optimizer, args, done / 1000)
         rates.append(optimizer.param_groups[0]["lr"].item())
     assert max(rates) == pytest.approx(2.0)
     assert rates.index(max(rates)) == 50

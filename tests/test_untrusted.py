@@ -36,7 +36,7 @@ from models.joint import Joint
 from models.lstm import LatentLSTM
 from models.predictors import Trained
 from models.slots import SlotVAE
-from models.training import adam
+from models.step import adam
 from models.vae import VAE, VCAE
 
 ROOT = Path(__file__).parent.parent
