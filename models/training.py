@@ -287,7 +287,7 @@ def check(totals, name, step):
 def merged(progress):
     """The progress of all processes, as plain numbers."""
     count, *totals = processes.together([progress["count"], *map(float, progress["totals"].values())])
-    return progress | {"count": count, "totals": dict(zip(progress["totals"], totals, strict=True))}
+    return progress | {"count": int(count), "totals": dict(zip(progress["totals"], totals, strict=True))}
 
 
 def read_ahead(dataset, batches):

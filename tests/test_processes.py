@@ -94,6 +94,21 @@ def test_a_dead_process_ends_all(stages, tmp_path):
     assert checkpoint.load(tmp_path / "run" / "last.pt", VCAE)["history"]
 
 
+def test_one_told_to_stop_stops_all_at_the_same_step(stages, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(stages, tmp_path / name)
+    command = STAGES["lstm"] + TINY.replace("--num_epochs 2", "--num_epochs 50") + " --batch_size 5"
+    assert finish(start(tmp_path / "one", command, 1)) == [0]
+    processes = start(tmp_path / "two", command, 2)
+    while not (tmp_path / "two" / "run" / "log.csv").exists():
+        time.sleep(0.001)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert finish(processes) == [143, 143]
+    assert finish(start(tmp_path / "two", command + " --resume", 2)) == [0, 0]
+    one, two = (torch.load(tmp_path / name / "run" / "last.pt")["history"][-1] for name in ("one", "two"))
+    assert one["valid_loss"] == pytest.approx(two["valid_loss"], rel=1e-4)
+
+
 def test_more_processes_than_examples(stages, tmp_path):
     command = STAGES["lstm"] + TINY + " --batch_size 1"
     shutil.copytree(stages, tmp_path / "run")
