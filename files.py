@@ -24,7 +24,8 @@ def whole(path):
         yield partial(path)
         to_disk(partial(path))
         os.replace(partial(path), path)
-        to_disk(path.parent)
+        with suppress(OSError):  # not every file system does it
+            to_disk(path.parent)
     except (OSError, RuntimeError) as error:
         # Writers of archives stumble over what they could not write: HDF5 names it, PyTorch's comes after it.
         if isinstance(error, RuntimeError) and "errno = " not in str(error) and type(error.__context__) is not OSError:

@@ -7,21 +7,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-PATIENCE = timedelta(minutes=10)  # with a machine that no longer answers; a process that ends is noticed at once
+PATIENCE = timedelta(minutes=30)  # with a machine that no longer answers; a process that ends is noticed at once
 
 
 def join(device):
-    """Meet the others, and return the device of this one: `device`, or of several GPUs its own."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return device
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    if not dist.is_initialized():
+    """Meet the others, if there are any; `device` is this one's."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backends, timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
-    return device
 
 
 def rank():

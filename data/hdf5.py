@@ -139,13 +139,17 @@ def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size
     with h5py.File(path) as file:
         latents = file[split]["latents"]
         offset, shape = latents.id.get_offset(), latents.shape
-    first, end = processes.share(len(frames.starts) - 1)
+    first, end = np.searchsorted(frames.starts, processes.share(len(frames)))  # as many frames for each as can be
     starts = frames.starts[first : end + 1]
     blocks = list(rows_of_videos(starts)) if follow else range(starts[0], starts[-1], batch_size)
 
     def put(file, k, row, latents):
-        file.seek(offset + (k * shape[1] + row) * 4 * math.prod(shape[2:]))
-        file.write(latents.cpu().numpy().tobytes())
+        try:
+            file.seek(offset + (k * shape[1] + row) * 4 * math.prod(shape[2:]))
+            file.write(latents.cpu().numpy().tobytes())
+            file.flush()
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error}): make room") from None
 
     with open(path, "r+b") as file:
         for block in tqdm(blocks, desc=f"{split} latents", unit="batch", disable=processes.rank() or None):
@@ -263,7 +267,10 @@ class Frames(Videos, Dataset):
         elif isinstance(array, np.ndarray):
             frames = array[indices]
         else:
-            frames = np.stack([array[i] for i in indices])
+            try:
+                frames = np.stack([array[i] for i in indices])
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be read ({error}); make it again") from None
         return torch.from_numpy(frames)
 
     def positions(self, count):

@@ -176,12 +176,16 @@ def way_on(content, model, path):
     try:
         state, progress = content["optimizer"]["state"], content["progress"]
         if progress is not None:
-            numbers = {type(progress[name]) for name in ("seconds", "waited")} | set(
-                map(type, progress["totals"].values())
-            )
-            if not numbers <= {float} or not all(
-                type(progress[n]) is int and progress[n] >= 0 for n in ("step", "count")
+            kinds = {
+                name: type(value) for name, value in (progress | progress["of"]).items() if name != "max_per_epoch"
+            }
+            whole = dict.fromkeys(("step", "count", "seed", "batch_size", "examples"), int)
+            if (
+                kinds != {"totals": dict, "of": dict, "seconds": float, "waited": float, **whole}
+                or progress["step"] < 0
             ):
+                raise ValueError
+            if not all(type(total) is float for total in progress["totals"].values()):
                 raise ValueError
         for i, moments in state.items():
             shapes = {"step": (), "exp_avg": weights[i].shape, "exp_avg_sq": weights[i].shape}

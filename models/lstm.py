@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from cli import UserError
-from models.noise import dropout
+from models import noise
 from models.peephole import PeepholeLSTM
 
 
@@ -128,9 +128,10 @@ class LatentLSTM(nn.Module):
             # Of a slot, speeds are read in eighths of a half frame; its look has none.
             x = torch.cat([x, 8 * step if self.config["slots"] else step], dim=2)
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
-        clip = self.clip if self.loss == "mse" else self.clip * self.slots / len(x)
+        first, end, rows = noise.share  # one process's mean is of its share
+        clip = self.clip * (rows / max(end - first, 1) if self.loss == "mse" else self.slots / len(x))
         for i, layer in enumerate(self.layers):
-            x = dropout(x, self.dropout, self.training)
+            x = noise.dropout(x, self.dropout, self.training)
             more = (clip, weights and weights[i]) if self.peepholes else ()
             x, states[i] = layer(x, states[i], *more)
         output = self.project(x).float().unflatten(2, self.output_shape)

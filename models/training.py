@@ -29,7 +29,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 class Parser(cli.Parser):
     """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""
 
-    way_on = "go on with --resume"
+    way_on = "go on with --resume, or begin anew if there is no last.pt yet"
 
     def __init__(
         self,
@@ -84,7 +84,8 @@ def start(args):
 
     Raises UserError if the folder holds a run and --resume is off, or if another process is at work in it.
     """
-    run, device = Path(args.save_to), processes.join(choose_device(args.device))
+    run, device = Path(args.save_to), choose_device(args.device)
+    processes.join(device)
     if args.batch_size < processes.count():
         raise cli.UserError(f"--batch_size {args.batch_size} gives {processes.count()} processes nothing to share")
     if processes.rank() == 0:
@@ -100,6 +101,8 @@ def start(args):
 
 def choose_device(name=None):
     """The torch device: the one named, or else cuda, else mps, else cpu. Raises UserError if it cannot be used."""
+    if name in (None, "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"  # torchrun's processes have one each
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -119,7 +122,12 @@ def fast_bfloat16(device):
 
 def seed_all(*seeds):
     """Seed torch by some numbers: a run's seed, epoch and step."""
-    torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]) >> 1)
+    seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]) >> 1
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a hundred times as long
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    elif torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,)):
@@ -146,6 +154,10 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         state, progress = checkpoint.way_on(last, model, run / "last.pt")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         history = last["history"]
+        now = {**vars(args), "examples": len(train)}
+        if progress and any(now[name] != value for name, value in progress["of"].items()):
+            processes.say(f"epoch {len(history) + 1} begins anew: its batches are others now")
+            progress = None
         if progress and processes.rank():  # what was counted so far counts once
             progress |= {"count": 0, "totals": dict.fromkeys(progress["totals"], 0.0)}
     if args.compile:
@@ -160,6 +172,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
 
     def save(progress=None):
         nonlocal saved
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            at = f"epoch {len(history) + 1}, step {progress['step']}" if progress else f"epoch {len(history)}"
+            raise NotFinite(f"the weights are not finite after {at}")
         checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer, progress)
         saved = time.monotonic()
 
@@ -168,17 +183,23 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         step = f", step {last['progress']['step']} of epoch {len(last['history']) + 1}" if last["progress"] else ""
         return f"{run / 'last.pt'} (epochs done: {len(last['history'])}{step})"
 
-    def after_step(progress):
-        """Save if it is time to; if a signal came, end then."""
+    def after_step(name, seen, done=None):
+        """Save if it is time to, unless the loss of what was seen is not finite; if a signal came, end then.
+
+        done: the progress to save, where what was seen is of a validation.
+        """
         due = time.monotonic() - saved >= 60 * args.save_every
         due, number = processes.together([due, asked[0] if asked else 0], by="max")
         if due or number:
-            progress = merged(progress)
-            check(progress["totals"], f"epoch {len(history) + 1}/{args.num_epochs}", progress["step"])
-            save(progress)
+            check(merged(seen)["totals"], name, seen["step"])
+            save(merged(done or seen))
         if number:
-            processes.say(f"stopped; {kept()} goes on with --resume")
-            sys.exit(128 + int(number))
+            stop(number)
+
+    def stop(number):
+        processes.wait()  # for the one that saves
+        processes.say(f"stopped; {kept()} goes on with --resume")
+        sys.exit(128 + int(number))
 
     if not args.resume:
         save()  # from here on there is something to resume
@@ -189,8 +210,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     try:
         with stopping() as asked:
             for epoch in range(len(history) + 1, args.num_epochs + 1):
-                done = one_pass(train, epoch, train_step, after_step, optimizer, progress)
-                tested = one_pass(valid, 0, valid_step, lambda _, done=done: after_step(done))
+                name = f"epoch {epoch}/{args.num_epochs}"
+                done = one_pass(train, epoch, name, train_step, after_step, optimizer, progress)
+                tested = one_pass(valid, 0, f"validation of {name}", valid_step, partial(after_step, done=done))
                 done, tested, progress = merged(done), merged(tested), None
                 row = {"epoch": epoch}
                 row |= {f"train_{name}": total / done["count"] for name, total in done["totals"].items()}
@@ -202,8 +224,15 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
                     checkpoint.save(run / "best.pt", model, vars(args), history, parents)
                 save()
                 write_log(run / "log.csv", history)
+                if number := processes.together([asked[0] if asked else 0], by="max")[0]:
+                    stop(number)
     except NotFinite as error:
-        raise cli.UserError(f"loss not finite {error}: go on from {kept()} with --resume and a smaller --lr") from None
+        way_on = f"go on from {kept()} with --resume and a smaller --lr"
+        if "validation" in str(error):  # of weights that would only be validated again
+            way_on = "begin anew with a smaller --lr" + f", or from {run / 'best.pt'} by --init_from" * bool(history)
+        raise cli.UserError(f"{error}: {way_on}") from None
+    finally:
+        noise.share = (0, 1, 1)
     processes.wait()
 
 
@@ -214,18 +243,18 @@ class NotFinite(Exception):
 @contextmanager
 def stopping():
     """In the block the first SIGINT or SIGTERM is only put into the list that it gives; a second one ends at once."""
-    asked, numbers = [], (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
+    asked, before = [], {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
 
     def restore():
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
 
     def ask(number, _):
         asked.append(number)
         restore()
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, ask)
     try:
         yield asked
@@ -233,12 +262,13 @@ def stopping():
         restore()
 
 
-def run_epoch(model, args, device, prepare, dataset, epoch, take, after_step, optimizer=None, progress=None):
+def run_epoch(model, args, device, prepare, dataset, epoch, name, take, after_step, optimizer=None, progress=None):
     """One pass over the dataset by the step `take`, training if there is an optimizer; of a batch this process's share.
 
-    after_step(progress) is called after each step. progress, of a pass that was interrupted, and what is returned:
-    {"step": steps taken, "count": examples seen, "totals": {name: sum over examples}, "seconds": time that it took,
-    "waited": how much of it for examples to be read}. Raises NotFinite if the loss is not.
+    after_step(name, progress) is called after each step. progress, of a pass that was interrupted, and what
+    is returned: {"step": steps taken, "count": examples seen, "totals": {name: sum over examples}, "seconds": time that
+    it took, "waited": how much of it for examples to be read, "of": what decides on the batches}. Raises NotFinite,
+    with the pass's name, if the loss is not.
     """
     model.train(optimizer is not None)
     if hasattr(dataset, "set_epoch"):
@@ -246,13 +276,14 @@ def run_epoch(model, args, device, prepare, dataset, epoch, take, after_step, op
     seed_all(args.seed, epoch)
     order, size = torch.randperm(len(dataset)), args.batch_size
     starts = range(0, len(order), size)[: args.max_per_epoch]
+    decides = {name: getattr(args, name) for name in ("seed", "batch_size", "max_per_epoch")}
     progress = progress or {"step": 0, "count": 0, "totals": {}, "seconds": 0.0, "waited": 0.0}
-    name, taken = f"epoch {epoch}/{args.num_epochs}" if optimizer else "validation", progress["step"]
+    progress["of"], taken, coming = decides | {"examples": len(dataset)}, progress["step"], None
     bar = tqdm(total=len(starts), initial=taken, desc=name, unit="batch", leave=False, disable=processes.rank() or None)
     began = time.perf_counter()
     for batch, rows in read_ahead(dataset, (order[start : start + size] for start in starts[taken:])):
         read = time.perf_counter()
-        seed_all(args.seed, epoch, taken)
+        seed_all(args.seed, epoch, taken + 1)
         first, end, _ = noise.share = *processes.share(rows), rows
         with torch.no_grad():
             inputs = prepare(batch.to(device, non_blocking=True))
@@ -261,27 +292,41 @@ def run_epoch(model, args, device, prepare, dataset, epoch, take, after_step, op
         # Added up on the device. The sum before is looked at, not this one, lest the device wait for what comes next.
         outputs, before = take(*inputs), progress["totals"]
         totals = {key: before.get(key, 0.0) + value * (end - first) for key, value in outputs.items()}
-        check(before, name, taken)
-        taken += 1
-        progress = {
+        check(coming() if coming else {}, name, taken)
+        coming, taken = on_its_way(totals), taken + 1
+        progress |= {
             "step": taken,
             "count": progress["count"] + end - first,
             "totals": totals,
             "seconds": progress["seconds"] + time.perf_counter() - began,
             "waited": progress["waited"] + read - began,
         }
-        after_step(progress)
+        after_step(name, progress)
         bar.update()
         began = time.perf_counter()
     check(progress["totals"], name, taken)
-    noise.share = (0, 1, 1)
     return progress
+
+
+def on_its_way(totals):
+    """A function that waits for the sum of losses, and for nothing that a GPU is given to do later."""
+    loss = totals["loss"]
+    copy, event = loss.to("cpu", non_blocking=loss.is_cuda), torch.cuda.Event() if loss.is_cuda else None
+    if event:
+        event.record()
+
+    def arrived():
+        if event:
+            event.synchronize()
+        return {"loss": copy}
+
+    return arrived
 
 
 def check(totals, name, step):
     """Raise NotFinite if the sum of losses so far is not."""
     if not math.isfinite(totals.get("loss", 0)):
-        raise NotFinite(f"in {name}, step {step}")
+        raise NotFinite(f"the loss is not finite in {name}, step {step}")
 
 
 def merged(progress):

@@ -8,7 +8,7 @@ import torch
 from golden import assert_close, load
 from torch.nn import functional as F
 
-from models import lstm, peephole
+from models import lstm, noise, peephole
 from models.lstm import LatentLSTM, difference, integrate, mixture
 from models.peephole import Gathered, PeepholeSequence
 
@@ -80,7 +80,7 @@ def test_outputs_states_loss_and_gradients(name):
 def test_dropout_on_each_layers_input(name, monkeypatch):
     golden = Golden(name)
     masks = [golden.tensors[f"train_dropout_mask_{i}"] for i in range(2)]
-    monkeypatch.setattr(lstm, "dropout", lambda x, p, training: x / (1 - p) * masks.pop(0) if training else x)
+    monkeypatch.setattr(noise, "dropout", lambda x, p, training: x / (1 - p) * masks.pop(0) if training else x)
     golden.model.train()
     loss = golden.loss()
     loss.backward()

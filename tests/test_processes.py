@@ -26,6 +26,7 @@ STAGES = {
     "deconv": "train_deconv --cae cae/best.pt --split_layer conv4 --lr 1e-3",
     "vae": "train_vae_on_convs --cae cae/best.pt --deconv deconv/best.pt --n_hid 4 --z_dim 4 --crops 1 --lr 1e-3",
     "lstm": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --rollout 1 --lr 1e-3",
+    "mse": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --loss mse --lr 1e-3",
 }
 TINY = " --device cpu --no-amp --num_epochs 2 --save_to run --grad_clip 5"
 
@@ -72,6 +73,7 @@ def test_two_processes_are_as_one(stages, tmp_path, stage):
                 torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds torchrun's processes in /proc")
 def test_a_dead_process_ends_all(stages, tmp_path):
     """Under torchrun itself, whose processes train with batch norm, too."""
     script = Path(__file__).parents[1] / "train_vcae.py"
@@ -94,7 +96,8 @@ def test_a_dead_process_ends_all(stages, tmp_path):
     assert checkpoint.load(tmp_path / "run" / "last.pt", VCAE)["history"]
 
 
-def test_one_told_to_stop_stops_all_at_the_same_step(stages, tmp_path):
+@pytest.mark.parametrize("told", [[1], [0, 1]])
+def test_told_to_stop_all_stop_at_the_same_step(stages, tmp_path, told):
     for name in ("one", "two"):
         shutil.copytree(stages, tmp_path / name)
     command = STAGES["lstm"] + TINY.replace("--num_epochs 2", "--num_epochs 50") + " --batch_size 5"
@@ -102,7 +105,8 @@ def test_one_told_to_stop_stops_all_at_the_same_step(stages, tmp_path):
     processes = start(tmp_path / "two", command, 2)
     while not (tmp_path / "two" / "run" / "log.csv").exists():
         time.sleep(0.001)
-    os.kill(processes[1].pid, signal.SIGTERM)
+    for rank in told:
+        os.kill(processes[rank].pid, signal.SIGTERM)
     assert finish(processes) == [143, 143]
     assert finish(start(tmp_path / "two", command + " --resume", 2)) == [0, 0]
     one, two = (torch.load(tmp_path / name / "run" / "last.pt")["history"][-1] for name in ("one", "two"))

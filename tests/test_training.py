@@ -85,11 +85,42 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(UserError, match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller"):
         training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
     args = arguments(tmp_path, save_every=0)
-    with pytest.raises(UserError, match=r"in validation, step 2: .*last.pt \(epochs done: 0, step 3 of epoch 1\)"):
+    with pytest.raises(UserError, match=r"in validation of epoch 1/3, step 2: begin anew with a smaller --lr$"):
         training.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
     last = checkpoint.load(tmp_path / "last.pt", Toy)
     assert last["model"]["weight"].isfinite()
     assert not last["history"]
+
+
+class Steep(Toy):
+    """Its loss is finite where its gradient is not."""
+
+    def forward(self, x):
+        return {"loss": (self.weight - x).abs().sum().sqrt()}
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+    """The loss is 0 at the first step, and the slope of the square root there is not finite."""
+    with pytest.raises(UserError, match=r"weights are not finite after epoch 1, step 1: .*\(epochs done: 0\) with"):
+        training.fit(Steep(), Numbers(0.0), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
+    assert checkpoint.load(tmp_path / "last.pt", Steep)["model"]["weight"].isfinite()
+
+
+def test_an_epoch_of_other_batches_begins_anew(tmp_path, capsys):
+    class Stop(Toy):
+        def forward(self, x):
+            if len(self.seen) == 2:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    Stop.__name__ = "Toy"
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(Stop(), Numbers(*range(10)), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
+    model = Toy()
+    args = arguments(tmp_path, resume=True, batch_size=5, num_epochs=1)
+    training.fit(model, Numbers(*range(10)), Numbers(1.0), args, CPU, {})
+    assert [len(batch) for train, batch in model.seen if train] == [5, 5]
+    assert "epoch 1 begins anew" in capsys.readouterr().out
 
 
 def test_a_run_of_older_code_gets_new_columns(tmp_path):
