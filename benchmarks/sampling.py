@@ -9,6 +9,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
+from models.codec import batch_size
 from models.lstm import LatentLSTM
 from models.training import choose_device
 from models.vae import VCAE
@@ -22,16 +23,16 @@ def main(args):
     lstm = LatentLSTM(32).to(device).eval()
     frames = torch.rand(64, 30, 1, 64, 64, device=device)
 
-    batch_size = 64 if device.type == "cpu" else 1024  # as `Codec` has it
+    size = batch_size(device)
 
     def encode():
-        means = [torch.stack(vcae.encode(part), 1) for part in frames.flatten(0, 1).split(batch_size)]
+        means = [torch.stack(vcae.encode(part), 1) for part in frames.flatten(0, 1).split(size)]
         return torch.cat(means).unflatten(0, (64, 30))
 
     def sample(amp):
         z = lstm.rollout(encode(), 30).flatten(0, 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            return torch.cat([vcae.decode(part) for part in z.split(batch_size)]).cpu()
+            return torch.cat([vcae.decode(part) for part in z.split(size)]).cpu()
 
     latents = encode()
     variants = {

@@ -2,7 +2,6 @@
 
 import shutil
 import zipfile
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -49,7 +48,7 @@ def write_pictures(dest, counts, make, attributes, suffix):
     Arguments as of `hdf5.write_videos`; suffix: "jpg" or "png".
     """
     refuse_existing(dest)
-    partial = Path(dest).with_name(Path(dest).name + ".part")
+    partial = files.partial(dest)
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left under the temporary name
     partial.mkdir(parents=True)
     np.savez(partial / "about.npz", **attributes)

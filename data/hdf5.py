@@ -141,7 +141,7 @@ def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size
         offset, shape = latents.id.get_offset(), latents.shape
     first, end = np.searchsorted(frames.starts, processes.share(len(frames)))  # as many frames for each as can be
     starts = frames.starts[first : end + 1]
-    blocks = list(rows_of_videos(starts)) if follow else range(starts[0], starts[-1], batch_size)
+    blocks = rows_of_videos(starts) if follow else range(starts[0], starts[-1], batch_size)
 
     def put(file, k, row, latents):
         try:

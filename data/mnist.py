@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import files
 from cli import UserError
 
 LIMIT = 2**28  # bytes that a file is unpacked to at most: MNIST's largest has 47 MB
@@ -107,6 +108,7 @@ def fetch_missing(folder, mirrors=MIRRORS):
                 reasons.append(f"{mirror} cannot be reached ({getattr(error, 'reason', error)})")
             else:
                 if hashlib.sha256(content).hexdigest() == digest:
+                    files.to_disk(partial)
                     partial.rename(target)
                     break
                 reasons.append(f"{mirror} sent other content")

@@ -14,6 +14,11 @@ def unit_scale(frames):
     return frames.float() / 255
 
 
+def batch_size(device):
+    """Frames at a time: a CPU is quickest with what fits into its caches."""
+    return 64 if torch.device(device).type == "cpu" else 1024
+
+
 class Direct:
     """The VAE of frames does it alone."""
 
@@ -91,9 +96,7 @@ class Codec:
         self.networks = (ByFeatures if content["kind"] == "VAE" else Direct)(content, path, device)
         self.follow = self.follow_slots if isinstance(self.networks.vae, SlotVAE) else None
         self.frame_shape, self.z_dim, self.device = self.networks.frame_shape, content["config"]["z_dim"], device
-        self.batch_size = (
-            64 if torch.device(device).type == "cpu" else 1024
-        )  # a CPU is quickest with what fits into its caches
+        self.batch_size = batch_size(device)
 
     @torch.no_grad()
     def encode(self, frames):
