@@ -16,6 +16,7 @@ def join(device):
         backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backends, timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
+        wait()  # lest one that is refused leaves while another still arrives
 
 
 def rank():
