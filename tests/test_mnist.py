@@ -11,7 +11,6 @@ import pytest
 from cli import UserError
 from data import mnist
 
-
 # Mean energy of MNIST's digits, the sum of squared pixels in [0, 1], in the same three splits.
 ENERGY = {"train": 87.86, "valid": 87.37, "test": 89.34}
 
