@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
@@ -43,6 +44,28 @@ def whole(path):
         if isinstance(error, RuntimeError) and "errno = " not in str(error) and type(error.__context__) is not OSError:
             raise
         raise UserError(f"{path} cannot be written, and is as it was ({error}): make room, or name another") from None
+
+
+@contextmanager
+def whole_folder(path):
+    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked as `whole` is.
+
+    Raises UserError if it cannot be written, or another process is writing it.
+    """
+    path = Path(path)
+    busy = f"{path} is being written by another process: wait for it, or name another"
+    try:
+        partial(path).mkdir(parents=True, exist_ok=True)
+        mark = partial(path) / ".lock"
+        with lock(mark, busy):
+            for left in partial(path).iterdir():  # by a run that was killed
+                if left != mark:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial(path)
+            mark.unlink()
+            partial(path).rename(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error}): make room, or name another") from None
 
 
 def partial(path):
