@@ -9,7 +9,7 @@ import torch
 import processes
 
 # Flags that decide how much memory is needed, the likeliest first.
-SIZES = ("batch_size", "n_hid", "lstm_n_hid", "nfilts", "scale", "n", "predict", "horizon", "seq_len", "frame_size")
+SIZES = ("n_hid", "lstm_n_hid", "nfilts", "batch_size", "scale", "n", "predict", "horizon", "seq_len", "frame_size")
 
 
 class UserError(Exception):

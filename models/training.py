@@ -128,8 +128,9 @@ def start(args):
 
 def try_compiler(device):
     """Raise UserError if torch.compile does not work here, which would be told in a hundred lines and after a while."""
+    size = int.from_bytes(os.urandom(2), "big") + 8  # a kernel for it is in no cache
     try:
-        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))
+        torch.compile(lambda x: x + 1)(torch.zeros(size, device=device))
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise cli.UserError(

@@ -57,6 +57,11 @@ def place(chain, tmp_path):
     def empty_split(file):
         del file["valid"]
 
+    def channels_last(file):
+        del file["train/frames"]
+        file["train/frames"] = np.zeros((96, 24, 40, 3), np.uint8)
+
+    changed("channels_last.hdf5", channels_last)
     changed("rank.hdf5", rank)
     changed("dtype.hdf5", dtype)
     changed("starts.hdf5", starts)
@@ -88,6 +93,12 @@ CASES = [
     (MNIST, "--split 80/20", "--split"),
     (MNIST, "--split 0/0/0", "--split"),
     (MNIST, "--num_sz 64", "--num_sz 64"),
+    (MNIST, "--num_sz 22 --frame_size 28", "6 pixels of room in --frame_size 28, and --physics 2016 needs 8"),
+    (MNIST, "--num_sz 513", "--num_sz: takes a whole number from 1 to 512"),
+    (MNIST, "--frame_size 4097", "--frame_size: takes a whole number from 2 to 4096"),
+    (MNIST, "--nums_per_image 1025", "--nums_per_image: takes a whole number from 1 to 1024"),
+    (MNIST, "--seqs 99999999999999999999", "--seqs"),
+    (MNIST, "--seed 18446744073709551616", "--seed"),
     (MNIST, "--dest @new.avi", "--filetype"),
     (MNIST, "--dest @frames.hdf5 --mnist sample", "frames.hdf5 exists already"),
     (MNIST, "--nonsense 1", "--nonsense"),
@@ -103,7 +114,13 @@ CASES = [
     (VCAE, "--data_file @no_starts.hdf5", "no_starts.hdf5: train/starts"),
     (VCAE, "--data_file @no_valid.hdf5", "no_valid.hdf5 has no videos in its valid split"),
     (VCAE, "--data_file @silent.hdf5", "silent.hdf5 does not say its frame_rate"),
+    (VCAE, "--data_file @channels_last.hdf5", "(24, 40, 3) with their channels last"),
+    (VCAE, "--save_to @text", "text is no folder that can be written to"),
     (VCAE, "--save_to @only_best", "only_best holds a run already"),
+    (VCAE, "--L 1001", "--L: takes a whole number from 1 to 1000"),
+    (VCAE, "--beta 1e10", "--beta"),
+    (VCAE, "--fsize 4097", "--fsize"),
+    (VCAE, "--arch 2016 --n_hid 1000000", "not enough memory"),
     (VCAE, "--fsize 4", "--fsize 4 is even"),
     (VCAE, "--lr 0", "--lr"),
     (VCAE, "--lr nan", "--lr"),
@@ -121,6 +138,9 @@ CASES = [
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 2", "--seq_length"),
     (LSTM, "--data_file @vcae/latents.hdf5 --rollout 4", "--rollout 4 leaves no context in --seq_length 6"),
     (LSTM, "--data_file @vcae/latents.hdf5 --dropout 1", "--dropout"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --layers 65", "--layers"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --mixtures 1001", "--mixtures"),
+    (LSTM, "--data_file @vcae/latents.hdf5 --lstm_n_hid 1000000", "lower --lstm_n_hid"),
     (LSTM, "--data_file @vcae/latents.hdf5 --loss huber", "--loss"),
     (JOINT, "--lstm @missing.pt", "missing.pt is not there"),
     (JOINT, "--lstm @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
@@ -130,6 +150,7 @@ CASES = [
     (JOINT, "--lstm @diffs.pt", "diffs.pt was trained with --diffs"),
     (SAMPLE, "--model @lstm/best.pt --temperature 1", "train with --loss mdn, not kl"),
     (SAMPLE, "--model @missing.pt", "missing.pt is not there"),
+    (SAMPLE, "--model @lstm", "lstm is a folder: name the checkpoint in it"),
     (SAMPLE, "--model @foreign.pt", "foreign.pt is not a checkpoint"),
     (SAMPLE, "--model @cut.pt", "cut.pt cannot be read"),
     (SAMPLE, "--model @text", "text cannot be read"),

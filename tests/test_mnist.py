@@ -42,6 +42,17 @@ def test_idx_gzipped_or_not(tmp_path, suffix):
     assert np.array_equal(mnist.read_idx(tmp_path / "x"), array)
 
 
+@pytest.mark.parametrize("name", ["train-images.idx3-ubyte", "train-images.idx3-ubyte.gz"])
+def test_a_dot_in_the_name(tmp_path, name):
+    """As some programs unpack them, and nothing is fetched then."""
+    content = idx(np.zeros((2, 28, 28), np.uint8))
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    for other in mnist.SHA256.keys() - {"train-images-idx3-ubyte"}:
+        (tmp_path / other.replace("-idx", ".idx")).touch()
+    mnist.fetch_missing(tmp_path, mirrors=())
+    assert mnist.read_idx(tmp_path / "train-images-idx3-ubyte").shape == (2, 28, 28)
+
+
 @pytest.mark.parametrize(
     "damage", [lambda c: c[:-1], lambda c: c[:3], lambda c: b"\1" + c[1:], lambda c: b"", lambda c: c * 2]
 )

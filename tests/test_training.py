@@ -128,6 +128,62 @@ def test_a_run_of_older_code_gets_new_columns(tmp_path):
     assert (tmp_path / "log.csv").read_text().split() == ["epoch,waited", "1,", "2,0.5"]
 
 
+def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
+    """A night of training would be lost to a hyper-parameter whose limits nobody wrote down."""
+
+    class Decayed(Toy):
+        def __init__(self, weight_decay=0.1):
+            super().__init__()
+            self.config["weight_decay"] = weight_decay
+
+    model = Decayed()
+    with pytest.raises(UserError, match=r"weight_decay has no line in CONFIG of models/checkpoint\.py"):
+        training.fit(model, Numbers(1.0), Numbers(1.0), arguments(tmp_path), CPU, {})
+    assert not model.seen
+    with pytest.raises(UserError, match="args: tags is a list"):
+        training.fit(Toy(), Numbers(1.0), Numbers(1.0), arguments(tmp_path, tags=["a"]), CPU, {})
+    with pytest.raises(UserError, match="could not be loaded again"):
+        checkpoint.save(tmp_path / "best.pt", LatentLSTM(4, 8, 1), {"frame_skip": 1}, [], parents={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("examples", "max_per_epoch", "epochs"), [(8, None, 5), (20, None, 2), (99, None, 1), (20, 1, 10)]
+)
+def test_epochs_by_steps(tmp_path, examples, max_per_epoch, epochs):
+    """Ten steps of four examples each are as many epochs as the dataset's size makes of them, at least one."""
+    args = arguments(tmp_path, num_epochs=training.Steps(10), max_per_epoch=max_per_epoch)
+    training.fit(Toy(), Numbers(*range(examples)), Numbers(1.0), args, CPU, {})
+    assert len(checkpoint.load(tmp_path / "last.pt", Toy)["history"]) == epochs == args.num_epochs
+
+
+def test_the_time_to_go_is_told_once(monkeypatch):
+    now, clock = [0.0], training.Clock()
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    said = []
+    for left in range(200, 0, -1):
+        said.append(clock.tick(left))
+        now[0] += 3
+    assert [text for text in said if text] == ["10 minutes"]
+    assert said.index("10 minutes") == 4, "the first step is not counted, and ten seconds have to pass"
+
+
+def test_help_shows_what_will_be_used(capsys):
+    for arch, lr in (("deep", "0.002"), ("2016", "3e-05"), ("slots", "0.0015")):
+        with pytest.raises(SystemExit):
+            train_vcae.flags().parse_args(["--arch", arch, "--help"])
+        words = " ".join(capsys.readouterr().out.split())
+        assert f"learning rate of Adam (default: {lr})" in words
+        assert train_vcae.flags().parse_args(["--arch", arch]).lr == float(lr)
+
+
+@pytest.mark.slow
+def test_compile_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
+    with pytest.raises(UserError, match="--compile does not work here"):
+        training.try_compiler(CPU)
+
+
 def test_cosine_schedule_warms_up_and_falls():
     args = argparse.Namespace(lr=2.0, schedule="cosine")
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1), fused=True)

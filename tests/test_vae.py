@@ -1,5 +1,7 @@
 """The convolutional VAE against the original's tensors, and its two architectures on frames of any shape."""
 
+import math
+
 import pytest
 import torch
 from golden import assert_close, load
@@ -162,6 +164,18 @@ def test_any_frame_shape_and_likelihood(arch, binary, frame_shape):
     mu, log_sigma = model.encode(frames)
     assert mu.shape == log_sigma.shape == (4, 5)
     assert model.decode(mu).shape == frames.shape
+
+
+def test_only_the_feature_vae_bounds_its_mean():
+    """The original's Gaussian frames have a linear mean: a pixel of 1.5 can be reached. That of features has tanh."""
+    frames = VCAE((1, 8, 8), z_dim=2, n_hid=3, arch="2016", nfilts=2, binary=False)
+    features = VAE((1, 8, 8), z_dim=2, n_hid=3, arch="2016", bounded=True)
+    z = torch.zeros(1, 2)
+    for model, reached in ((frames, 1.5), (features, math.tanh(1.5))):
+        last = [layer for layer in model.decoder if hasattr(layer, "bias")][-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, 1.5)
+        torch.testing.assert_close(model.decode(z), torch.full((1, 1, 8, 8), reached))
 
 
 def test_samples_share_the_decoder():
