@@ -26,7 +26,7 @@ def flags():
     parser.add_argument(
         "--loss",
         choices=("kl", "weighted", "mse", "mdn", "distance"),
-        default="kl",
+        default="mse",
         help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density; distance in "
         "posterior deviations, for slots",
     )
@@ -45,9 +45,9 @@ def flags():
         help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
-    parser.add_argument("--lstm_n_hid", type=checkpoint.limits("n_hid"), default=1024, help="units a layer")
-    parser.add_argument("--layers", type=checkpoint.limits("layers"), default=2, help="LSTM layers")
-    parser.add_argument("--dropout", type=checkpoint.limits("dropout"), default=0.3, help="on each layer's input")
+    parser.add_argument("--lstm_n_hid", type=checkpoint.limits("n_hid"), default=512, help="units a layer")
+    parser.add_argument("--layers", type=checkpoint.limits("layers"), default=1, help="LSTM layers")
+    parser.add_argument("--dropout", type=checkpoint.limits("dropout"), default=0.0, help="on each layer's input")
     return parser
 
 

@@ -58,7 +58,21 @@ def chain(tmp_path_factory):
     """A folder in which every MNIST stage has run on tiny data."""
     root = tmp_path_factory.mktemp("chain")
     frames, vcae, lstm = root / "frames.hdf5", root / "vcae", root / "lstm"
-    run(moving_mnist, "--mnist", "sample", "--dest", frames, "--seqs", 20, "--seq_len", 8, "--split", "60/20/20")
+    run(
+        moving_mnist,
+        "--mnist",
+        "sample",
+        "--dest",
+        frames,
+        "--seqs",
+        20,
+        "--seq_len",
+        8,
+        "--split",
+        "60/20/20",
+        "--nums_per_image",
+        2,
+    )
     small = ["--num_epochs", 2, "--batch_size", 5, "--device", "cpu"]
     run(train_vcae, "--data_file", frames, "--save_to", vcae, "--arch", "deep", "--nfilts", 4, "--z_dim", 6, *small)
     small += ["--seq_length", 6, "--lstm_n_hid", 8]
