@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that one process at a time may fill."""
 
 import os
+import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -59,3 +60,13 @@ def claim(folder):
         claimed.enter_context(FileLock(Path(folder) / ".lock", timeout=0))
     except Timeout:
         raise UserError(f"{folder} is in use by another process: wait for it, or name another --save_to") from None
+
+
+def writable_folder(folder):
+    """Make the folder. Raises UserError if no file can be written in it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"no file can be written in {folder} ({error.strerror}): name another folder") from None
