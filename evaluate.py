@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 import cli
+import files
 from data import pictures, tables
 from data.benchmark import keep_predictions, read_windows
 from data.hdf5 import SPLITS, Frames
@@ -47,6 +48,9 @@ def main(args):
     data_file, skip = args.data_file or models[0].data_file, models[0].skip if models else 1
     crop = models[0].codec.frame_shape[1:] if models else None
 
+    if args.samples:
+        for model in models:
+            model.require_mixture("--samples")
     length = args.context + args.horizon
     frames, corners, size = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
     if models and frames.shape[2:] != models[0].codec.frame_shape:
@@ -70,13 +74,22 @@ def main(args):
         predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 
-    digits = None if corners is None else metrics.Digits(frames / np.float32(255), corners, size)
+    files.writable_folder(dest)
+    files.claim(dest)
     with keep_predictions(args.save_predictions, vars(args)) as keep:
+        digits = None
+        if corners is not None and len(frames) > 1:
+            digits = metrics.Digits(frames / np.float32(255), corners, size)
         scores = metrics.measure(predictors, frames, args.context, digits, known, keep)
-    runs = metrics.count_coherent(scores, COPY, digits and digits.threshold)
+    if digits:
+        runs = metrics.count_coherent_digits(scores, digits.threshold)
+    elif corners is None:
+        runs = metrics.count_coherent_film(scores, COPY)
+    else:
+        print("one video: coherent and tracked frames are not counted, which takes digits of another to compare with")
+        runs = {name: {} for name in scores}
     summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
 
-    dest.mkdir(parents=True, exist_ok=True)
     about = {**vars(args), "data_file": str(data_file), "videos": len(frames)}
     if digits:
         about |= {"identity_threshold": digits.threshold, "identity_error": digits.error}
