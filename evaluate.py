@@ -18,7 +18,10 @@ from models.predictors import COPY, Trained, in_latents, in_pixels
 def flags():
     parser = cli.Parser(__doc__)
     parser.add_argument("--model", action="append", default=[], help="checkpoint of train_lstm.py; may be repeated")
-    parser.add_argument("--data_file", help="frames, ours or mnist_test_seq.npy; if not given: the first model's")
+    parser.add_argument(
+        "--data_file",
+        help="frames, ours or mnist_test_seq.npy (frames, videos, height, width); if not given: the first model's",
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
     parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in")
     parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
@@ -72,10 +75,10 @@ def main(args):
         torch.manual_seed(args.seed)
         note = f", best of {args.samples} samples"
         predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
-    print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
-
     files.writable_folder(dest)
     files.claim(dest)
+    print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
+
     with keep_predictions(args.save_predictions, vars(args)) as keep:
         digits = None
         if corners is not None and len(frames) > 1:

@@ -36,7 +36,11 @@ def flags():
     parser.add_argument(
         "--restore", action=cli.Switch, default=False, help="add what the codec loses of the last true frame"
     )
-    parser.add_argument("--fps", type=cli.real(0, above=True), help="frames per second; if not given: as the data says")
+    parser.add_argument(
+        "--fps",
+        type=cli.real(0, above=True),
+        help="frames per second (a GIF shows at most 50); if not given: as the data says",
+    )
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
     parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the choice of videos and of samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")

@@ -82,9 +82,10 @@ class Trained:
             )
 
     def require_mixture(self, flag):
-        """Raise UserError, which names the flag that wants it, if what the LSTM predicts cannot be sampled."""
+        """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing to sample from."""
         if self.lstm.loss != "mdn":
-            raise UserError(f"{flag} samples a mixture: train with --loss mdn, not {self.lstm.loss} as {self.name}")
+            loss = self.lstm.loss
+            raise UserError(f"{flag} draws from a mixture, {self.name} has none: train with --loss mdn, not {loss}")
 
     @torch.no_grad()
     def predict(self, context, future):
