@@ -4,7 +4,12 @@ import argparse
 import signal
 import sys
 
+import torch
+
 import processes
+
+# Flags that decide how much memory is needed, the likeliest first.
+SIZES = ("batch_size", "n_hid", "lstm_n_hid", "nfilts", "scale", "n", "predict", "horizon", "seq_len", "frame_size")
 
 
 class UserError(Exception):
@@ -32,6 +37,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def sizes(self):
+        """The flags that decide how much memory is needed, as text."""
+        names = [action.dest for action in self._actions if action.dest in SIZES]
+        return ", ".join(f"--{name}" for name in sorted(names, key=SIZES.index))
 
     def set_stored(self, values, path):
         """Take the flags stored in the file at `path` as defaults. Raises UserError if one has no value of its own."""
@@ -63,19 +73,23 @@ class Switch(argparse.BooleanOptionalAction):
         setattr(namespace, self.dest, (value.lower() == "true") != option_string.startswith("--no-"))
 
 
-def whole(least):
-    """An argparse type: a whole number of at least `least`."""
+def whole(least, most=2**31 - 1):
+    """An argparse type: a whole number from `least` to `most`, by default what any file format can store."""
 
     def parse(text):
         try:
             value = int(text)
         except ValueError:
             value = None
-        if value is None or value < least:
-            raise argparse.ArgumentTypeError(f"takes a whole number of at least {least}, not {text!r}")
+        if value is None or not least <= value <= most:
+            bounds = f"of at least {least}" if most >= 2**31 - 1 else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r:.50}")
         return value
 
     return parse
+
+
+seed = whole(0, 2**63 - 1)
 
 
 def real(low, high=float("inf"), above=False):
@@ -88,10 +102,24 @@ def real(low, high=float("inf"), above=False):
             value = float("nan")
         if not (low < value if above else low <= value) or value > high or value == float("inf"):
             bounds = f"{'above' if above else 'from'} {low:g}" + (f" to {high:g}" if high < float("inf") else "")
-            raise argparse.ArgumentTypeError(f"takes a number {bounds}, not {text!r}")
+            raise argparse.ArgumentTypeError(f"takes a number {bounds}, not {text!r:.50}")
         return value
 
     return parse
+
+
+def limited(allowed):
+    """The argparse type of what a file may hold: a range of whole numbers, or the (low, high) of a number."""
+    return whole(allowed[0], allowed[-1]) if type(allowed) is range else real(*allowed)
+
+
+def fits(value, allowed):
+    """Whether a value read from a file is text (`str`), one of a set, of a range, or a number in (low, high)."""
+    if allowed is str:
+        return type(value) is str
+    if type(allowed) is tuple:
+        return type(value) in (int, float) and allowed[0] <= value <= allowed[1]
+    return type(value) is type(next(iter(allowed))) and value in allowed
 
 
 def shares(text):
@@ -100,6 +128,11 @@ def shares(text):
     if len(parts) != 3 or not all(p.isdecimal() for p in parts) or not any(map(int, parts)):
         raise argparse.ArgumentTypeError(f"takes three shares such as 80/10/10, not {text!r}")
     return text
+
+
+def out_of_memory(error):
+    """Whether the error is that memory could not be had, as Python, NumPy and PyTorch (on a GPU, on a CPU) say it."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def run(main, parser, argv=None):
@@ -115,10 +148,15 @@ def run(main, parser, argv=None):
         message = " ".join(str(error).splitlines())  # one line, whatever the names in it
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
-        if not processes.lost(error):
+    except (RuntimeError, MemoryError) as error:
+        if processes.lost(error):
+            message = f"another process of this run has ended; {parser.way_on}"
+        elif out_of_memory(error):
+            reason = str(error).split("] . ")[-1].splitlines()[0] if str(error) else "an array"
+            message = f"not enough memory ({reason:.100}): lower {parser.sizes()}"
+        else:
             raise
-        print(f"{parser.prog}: error: another process of this run has ended; {parser.way_on}", file=sys.stderr)
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, Terminated) as stop:
         print(f"\n{parser.prog}: interrupted; {parser.way_on}", file=sys.stderr)

@@ -1,14 +1,18 @@
-"""Files that appear whole or not at all, and folders that one process at a time may fill."""
+"""Files that appear whole or not at all, folders that one process at a time may fill, and how files name each other."""
 
+import errno
+import fcntl
 import os
+import shutil
+import sys
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from cli import UserError
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a disk answers that has none
 claimed = ExitStack()
 
 
@@ -16,15 +20,23 @@ claimed = ExitStack()
 def whole(path):
     """A path beside `path` to write a file to: it gets the name `path` when the block ends well, and is on disk then.
 
-    It has the same suffix. If the block fails it is removed, and what was at `path` stays. Raises UserError if the
-    file cannot be written.
+    It has the same suffix, and is locked, so that of two writers of one place the second is told. If the block fails
+    it is removed, and what was at `path` stays. Raises UserError if the file cannot be written, or another process is
+    writing it.
     """
     path = Path(path)
+    busy = f"{path} is being written by another process: wait for it, or name another"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial(path)
-        to_disk(partial(path))
-        os.replace(partial(path), path)
+        with lock(partial(path), busy):
+            try:
+                yield partial(path)
+                to_disk(partial(path))
+                os.replace(partial(path), path)
+            except BaseException:
+                with suppress(OSError):
+                    partial(path).unlink()
+                raise
         with suppress(OSError):  # not every file system does it
             to_disk(path.parent)
     except (OSError, RuntimeError) as error:
@@ -32,9 +44,28 @@ def whole(path):
         if isinstance(error, RuntimeError) and "errno = " not in str(error) and type(error.__context__) is not OSError:
             raise
         raise UserError(f"{path} cannot be written, and is as it was ({error}): make room, or name another") from None
-    finally:
-        with suppress(OSError):
-            partial(path).unlink()
+
+
+@contextmanager
+def whole_folder(path):
+    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked as `whole` is.
+
+    Raises UserError if it cannot be written, or another process is writing it.
+    """
+    path = Path(path)
+    busy = f"{path} is being written by another process: wait for it, or name another"
+    try:
+        partial(path).mkdir(parents=True, exist_ok=True)
+        mark = partial(path) / ".lock"
+        with lock(mark, busy):
+            for left in partial(path).iterdir():  # by a run that was killed
+                if left != mark:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial(path)
+            mark.unlink()
+            partial(path).rename(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error}): make room, or name another") from None
 
 
 def partial(path):
@@ -52,21 +83,63 @@ def to_disk(path):
         os.close(descriptor)
 
 
+@contextmanager
+def lock(path, busy):
+    """Hold the file at `path`, made if it is not there, until the block ends or the process does.
+
+    Raises UserError(busy) if another process holds it. On a disk without locks it says so and goes on.
+    """
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(busy) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                warn_of_no_locks(Path(path).parent)
+            if is_at(file, path):  # else its holder renamed it meanwhile, and the name is free again
+                yield
+                return
+
+
+def is_at(file, path):
+    """Whether the open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+@cache
+def warn_of_no_locks(folder):
+    print(f"{folder} lies on a disk without locks: let no other process write there", file=sys.stderr)
+
+
 def claim(folder):
     """Make a folder this process's own until it ends or claims another. Raises UserError if another process has it."""
     claimed.close()
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    try:
-        claimed.enter_context(FileLock(Path(folder) / ".lock", timeout=0))
-    except Timeout:
-        raise UserError(f"{folder} is in use by another process: wait for it, or name another --save_to") from None
+    writable_folder(folder)
+    claimed.enter_context(
+        lock(Path(folder) / ".lock", f"{folder} is in use by another process: wait for it, or name another")
+    )
 
 
 def writable_folder(folder):
-    """Make the folder. Raises UserError if no file can be written in it."""
+    """Make the folder if it is not there. Raises UserError if no file can be written in it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"no file can be written in {folder} ({error.strerror}): name another folder") from None
+        raise UserError(f"{folder} is no folder that can be written to ({error.strerror}): name another") from None
+
+
+def relative(path, folder):
+    """`path` as files in `folder` name it: relative, between real places, so that links to either do not matter."""
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+
+
+def resolve(name, folder):
+    """Where a file lies that files in `folder` call `name`: the path from the working directory."""
+    return os.path.relpath(os.path.join(os.path.realpath(folder), name))

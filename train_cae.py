@@ -1,11 +1,11 @@
 """Train the convolutional autoencoder of a movie's frames; its convolutions become the feature extractor."""
 
-import os
 from pathlib import Path
 
 import torch
 
 import cli
+import files
 import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
@@ -17,12 +17,12 @@ SPEC = "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512"
 
 def flags():
     parser = training.Parser(
-        __doc__, CAE, save_to="runs/cae", batch_size=8, num_epochs=10, lr=1e-3, schedule="constant"
-    )
-    parser.set_defaults(grad_clip=10.0)
+        __doc__, CAE, save_to="runs/cae", batch_size=16, num_epochs=training.Steps(1500), lr=1e-3, schedule="cosine",
+        grad_clip=10.0,
+    )  # fmt: skip
     parser.add_argument("--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py")
     parser.add_argument("--specstr", default=SPEC, help="the layers, as models/cae.py explains")
-    parser.add_argument("--pxsh", type=cli.real(0, 1), default=0.5, help="subtracted from pixels in [0, 1]")
+    parser.add_argument("--pxsh", type=checkpoint.limits("pxsh"), default=0.5, help="subtracted from pixels in [0, 1]")
     parser.add_argument("--unpool", action=cli.Switch, default=True, help="unpool to the maxima, else to whole windows")
     return parser
 
@@ -34,8 +34,8 @@ def main(args):
     valid, test = (Frames(args.data_file, split, crop) for split in ("valid", "test"))
     device, run = training.start(args), Path(args.save_to)
 
-    model = CAE(args.specstr, channels, min(size), args.pxsh, args.unpool)
-    parents = {"frames": {"path": os.path.relpath(args.data_file, run)}}
+    model = training.create(CAE, device, args.specstr, channels, min(size), args.pxsh, args.unpool)
+    parents = {"frames": {"path": files.relative(args.data_file, run)}}
     training.fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
     if processes.rank():
         return

@@ -11,15 +11,18 @@ from data.pictures import save_sheet
 from models import checkpoint, training
 from models.cae import CAE, Deconvoluter
 
+# Of each --arch, the values of flags that are not given; those of "2016" are the original's.
+ARCHS = {
+    "deep": {"num_epochs": training.Steps(1500), "batch_size": 8, "lr": 1e-3, "schedule": "cosine"},
+    "2016": {"num_epochs": 10, "batch_size": 128, "lr": 3e-3, "schedule": "constant"},
+}
+
 
 def flags():
-    parser = training.Parser(
-        __doc__, Deconvoluter, save_to="runs/deconv", batch_size=128, num_epochs=10, lr=3e-3, schedule="constant"
-    )
+    parser = training.Parser(__doc__, Deconvoluter, archs=ARCHS, save_to="runs/deconv")
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--split_layer", default="conv7", help="the CAE's convolution whose output are the features")
-    parser.add_argument("--arch", choices=("2016", "deep"), default="2016", help="deep: wider, batch norm, no dropout")
-    parser.add_argument("--nfilts", type=cli.whole(1), default=64, help="deep: maps of each convolution")
+    parser.add_argument("--nfilts", type=checkpoint.limits("nfilts"), default=64, help="deep: maps of each convolution")
     return parser
 
 
@@ -32,9 +35,8 @@ def main(args):
     device, run = training.start(args), Path(args.save_to)
 
     cae = checkpoint.build(content, CAE).to(device)
-    model = Deconvoluter(
-        config["specstr"], args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts
-    )
+    about = (args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts)
+    model = training.create(Deconvoluter, device, config["specstr"], *about)
 
     painted = model.paint(
         cae.features(torch.zeros(1, config["channels"], *crop, device=device), args.split_layer).cpu()

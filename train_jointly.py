@@ -1,9 +1,9 @@
 """Train an LSTM and its autoencoder together, on the pixels of free-running frames of videos made on the way."""
 
-import os
 from pathlib import Path
 
 import cli
+import files
 import processes
 from data.generated import GeneratedVideos
 from models import checkpoint, training
@@ -15,12 +15,14 @@ from models.vae import VCAE
 
 def flags():
     parser = training.Parser(
-        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=40, lr=1e-3, schedule="cosine"
+        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=training.Steps(1000), lr=1e-3, schedule="cosine"
     )
     parser.add_argument("--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from")
     parser.add_argument("--seq_length", type=cli.whole(3), default=21, help="frames a video")
     parser.add_argument("--rollout", type=cli.whole(0), default=10, help="last frames of it predicted in free running")
-    parser.add_argument("--shown", type=cli.whole(2), default=4, help="predicted frames painted of each video")
+    parser.add_argument(
+        "--shown", type=checkpoint.limits("shown"), default=4, help="predicted frames painted of each video"
+    )
     return parser
 
 
@@ -34,7 +36,7 @@ def main(args):
     train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
     device, run = training.start(args), Path(args.save_to)
 
-    model = Joint(codec["config"], content["config"] | {"free": args.rollout}, args.shown)
+    model = training.create(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
     training.fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
@@ -46,7 +48,7 @@ def main(args):
     model, about = checkpoint.build(best, Joint), {**best["args"], "frame_skip": content["args"]["frame_skip"]}
     checkpoint.save(run / "vcae.pt", model.vcae, about, best["history"], {})
     parents = {"codec": checkpoint.parent(run / "vcae.pt", checkpoint.load(run / "vcae.pt", VCAE), run)}
-    parents["frames"] = {"path": os.path.relpath(frames, run)}
+    parents["frames"] = {"path": files.relative(frames, run)}
     checkpoint.save(run / "lstm.pt", model.lstm, about, best["history"], parents)
     print(f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder {run}/vcae.pt")
 

@@ -1,22 +1,24 @@
 """Train the LSTM that predicts the next latent, on the latents that an autoencoder's training left."""
 
-import os
 from pathlib import Path
 
+import numpy as np
+
 import cli
+import files
 import processes
 from data.hdf5 import Videos, Windows
-from models import training
+from models import checkpoint, training
 from models.lstm import LatentLSTM
 
 
 def flags():
     parser = training.Parser(
-        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=20, lr=1e-4, schedule="constant", amp=None
+        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=60, lr=2e-3, schedule="cosine", amp=None
     )
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
-        "--seq_length", type=cli.whole(3), default=30, help="frames a window; all but the last are read"
+        "--seq_length", type=cli.whole(3), help="frames a window; if not given: 20, or fewer if most videos are shorter"
     )
     parser.add_argument(
         "--frame_skip", type=cli.whole(1), help="take every so-many-th frame; if not given: as the data says"
@@ -29,10 +31,12 @@ def flags():
         "posterior deviations, for slots",
     )
     parser.add_argument("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
-    parser.add_argument("--mixtures", type=cli.whole(1), default=5, help="Gaussians of --loss mdn")
+    parser.add_argument("--mixtures", type=checkpoint.limits("mixtures"), default=5, help="Gaussians of --loss mdn")
     parser.add_argument("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
     parser.add_argument(
-        "--rollout", type=cli.whole(0), default=0, help="last frames of a window trained in free running"
+        "--rollout",
+        type=checkpoint.limits("free"),
+        help="last frames of a window trained in free running, 0: none, as in 2016; if not given: half the window",
     )
     parser.add_argument(
         "--residual",
@@ -41,18 +45,17 @@ def flags():
         help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
-    parser.add_argument("--lstm_n_hid", type=cli.whole(1), default=1024, help="units a layer")
-    parser.add_argument("--layers", type=cli.whole(1), default=2, help="LSTM layers")
-    parser.add_argument("--dropout", type=cli.real(0, 0.99), default=0.3, help="on each layer's input")
+    parser.add_argument("--lstm_n_hid", type=checkpoint.limits("n_hid"), default=1024, help="units a layer")
+    parser.add_argument("--layers", type=checkpoint.limits("layers"), default=2, help="LSTM layers")
+    parser.add_argument("--dropout", type=checkpoint.limits("dropout"), default=0.3, help="on each layer's input")
     return parser
 
 
 def main(args):
-    if args.rollout > args.seq_length - 3:
-        raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
-    about = Videos(args.data_file, "train", "latents").attributes
+    latents = Videos(args.data_file, "train", "latents")
+    about = latents.attributes
     if "slots" in about and (args.loss == "mdn" or args.diffs):
         raise cli.UserError(
             f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave them out"
@@ -60,6 +63,10 @@ def main(args):
     if args.loss == "distance" and "slots" not in about:
         raise cli.UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
+    args.seq_length = args.seq_length or usual_length(latents.starts, args.frame_skip)
+    args.rollout = min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
+    if args.rollout > args.seq_length - 3:
+        raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
@@ -68,7 +75,9 @@ def main(args):
         f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
     )
 
-    model = LatentLSTM(
+    model = training.create(
+        LatentLSTM,
+        device,
         train.shape[-1],
         args.lstm_n_hid,
         args.layers,
@@ -82,9 +91,17 @@ def main(args):
         slots=about.get("slots", 0),
     )
     # Both are named as seen from the run folder, so that the folders can move together.
-    seen = {name: os.path.relpath(Path(args.data_file).parent / about[name], run) for name in ("codec", "data_file")}
+    beside = Path(args.data_file).resolve().parent
+    seen = {name: files.relative(files.resolve(about[name], beside), run) for name in ("codec", "data_file")}
     parents = {"codec": {"path": seen["codec"], "id": about["codec_id"]}, "frames": {"path": seen["data_file"]}}
     training.fit(model, train, valid, args, device, parents)
+
+
+def usual_length(starts, skip):
+    """A window of 20 frames, or the longest that fits into videos with half of all frames, but of at least 5."""
+    lengths = np.sort(np.diff(starts))[::-1]
+    median = lengths[np.searchsorted(np.cumsum(lengths), starts[-1] / 2)]
+    return int(np.clip((median - 1) // skip + 1, 5, 20))
 
 
 if __name__ == "__main__":

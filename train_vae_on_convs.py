@@ -1,11 +1,11 @@
 """Train the VAE of a CAE's features; leave its checkpoint, pictures of the whole chain, the latents of all frames."""
 
-import os
 from pathlib import Path
 
 import torch
 
 import cli
+import files
 import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
@@ -14,19 +14,24 @@ from models.cae import CAE, Deconvoluter
 from models.codec import Codec, unit_scale
 from models.vae import VAE
 
+# Of each --arch, the values of flags that are not given; those of "2016" are the original's.
+ARCHS = {
+    "deep": {"num_epochs": training.Steps(1500), "batch_size": 32, "lr": 1e-3, "schedule": "cosine"},
+    "2016": {"num_epochs": 10, "batch_size": 128, "lr": 1e-5, "schedule": "constant"},
+}
+
 
 def flags():
-    parser = training.Parser(
-        __doc__, VAE, save_to="runs/vae_on_convs", batch_size=128, num_epochs=10, lr=1e-5, schedule="constant"
-    )
+    parser = training.Parser(__doc__, VAE, archs=ARCHS, save_to="runs/vae_on_convs")
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE")
-    parser.add_argument("--z_dim", type=cli.whole(1), default=256, help="numbers a latent")
-    parser.add_argument("--arch", choices=("2016", "deep"), default="2016", help="deep: strided convolutions")
-    parser.add_argument("--nfilts", type=cli.whole(1), default=64, help="deep: maps of the outermost convolution")
-    parser.add_argument("--n_hid", type=cli.whole(1), default=1500, help="dense hidden units")
-    parser.add_argument("--L", type=cli.whole(1), default=2, help="posterior samples a frame")
-    parser.add_argument("--beta", type=cli.real(0), default=1.0, help="weight of the KL term")
+    parser.add_argument("--z_dim", type=checkpoint.limits("z_dim"), default=256, help="numbers a latent")
+    parser.add_argument(
+        "--nfilts", type=checkpoint.limits("nfilts"), default=64, help="deep: maps of the outermost convolution"
+    )
+    parser.add_argument("--n_hid", type=checkpoint.limits("n_hid"), default=1500, help="dense hidden units")
+    parser.add_argument("--L", type=checkpoint.limits("L"), default=2, help="posterior samples a frame")
+    parser.add_argument("--beta", type=checkpoint.limits("beta"), default=1.0, help="weight of the KL term")
     parser.add_argument("--bounded", action=cli.Switch, default=False, help="2016: features as they are, means in tanh")
     parser.add_argument("--crops", type=cli.whole(1), default=4, help="square crops of each frame in the latents")
     return parser
@@ -45,9 +50,8 @@ def main(args):
     cae, split_layer = checkpoint.build(cae_content, CAE).to(device), deconv_content["config"]["split_layer"]
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
-    model = VAE(features.shape[1:], args.z_dim, args.n_hid, args.arch, args.nfilts, args.L, args.bounded, args.beta).to(
-        device
-    )
+    names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")
+    model = training.create(VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}).to(device)
     if not args.bounded:
         model.normalise_by(features)
     parents = {
@@ -61,7 +65,7 @@ def main(args):
     training.fit(model, train, valid, args, device, parents, prepare)
 
     codec = Codec(run / "best.pt", device)
-    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": os.path.relpath(data_file, run)}
+    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(data_file, run)}
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     write_latents(run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume)
     if processes.rank():

@@ -1,59 +1,60 @@
 """Train the convolutional VAE of frames; leave its checkpoints, pictures, and the latents of all frames."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 import cli
+import files
 import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
-from models import training
+from models import checkpoint, training
 from models.codec import Codec, unit_scale
 from models.slots import SlotVAE
 from models.vae import VCAE
 
-# What --arch sets where a flag is not given; "2016" has the original's values.
+# Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
-    "2016": {"num_epochs": 12, "batch_size": 128, "lr": 3e-5, "schedule": "constant", "grad_clip": 0.0, "beta": 1.0},
-    "deep": {"num_epochs": 5, "batch_size": 128, "lr": 2e-3, "schedule": "cosine", "grad_clip": 0.0, "beta": 1.0},
-    "slots": {"num_epochs": 2, "batch_size": 64, "lr": 1.5e-3, "schedule": "cosine", "grad_clip": 50.0, "beta": 0.05},
-}
-ARCHS["2016"] |= {"n_hid": 1024, "nfilts": 32, "L": 2}
-ARCHS["deep"] |= {"n_hid": 512, "nfilts": 24, "L": 1}
-ARCHS["slots"] |= {"n_hid": 256}
+    "deep": {
+        "num_epochs": training.Steps(4000), "batch_size": 128, "lr": 2e-3, "schedule": "cosine", "amp": None,
+        "grad_clip": 0.0, "n_hid": 512, "nfilts": 16, "L": 1, "beta": 0.5,
+    },
+    "2016": {
+        "num_epochs": 12, "batch_size": 128, "lr": 3e-5, "schedule": "constant", "amp": False,
+        "grad_clip": 0.0, "n_hid": 1024, "nfilts": 32, "L": 2, "beta": 1.0,
+    },
+    "slots": {
+        "num_epochs": 2, "batch_size": 64, "lr": 1.5e-3, "schedule": "cosine", "amp": False,
+        "grad_clip": 50.0, "n_hid": 256, "beta": 0.05,
+    },
+}  # fmt: skip
 
 
 def flags():
-    parser = training.Parser(__doc__, VCAE, SlotVAE, save_to="runs/vcae", grad_clip=None)
+    parser = training.Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
     parser.add_argument("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
-    parser.add_argument(
-        "--arch",
-        choices=ARCHS,
-        default="2016",
-        help="the original's two convolutions, eight strided ones, or objects and places",
-    )
-    parser.add_argument("--z_dim", type=cli.whole(1), default=32, help="numbers a latent")
+    parser.add_argument("--z_dim", type=checkpoint.limits("z_dim"), default=32, help="numbers a latent")
     parser.add_argument(
         "--slots",
         type=int,
         choices=range(1, 5),
         help="objects a frame, of --arch slots alone; if not given: as the data says",
     )
-    parser.add_argument("--n_hid", type=cli.whole(1), help="dense hidden units; 2016: 1024, deep: 512, slots: 256")
-    parser.add_argument("--nfilts", type=cli.whole(1), help="maps of the outermost convolution; 2016: 32, deep: 24")
-    parser.add_argument("--fsize", type=cli.whole(1), default=3, help="filter size of the 2016 convolutions, odd")
-    parser.add_argument("--L", type=cli.whole(1), help="posterior samples a frame; 2016: 2, deep: 1")
+    parser.add_argument("--n_hid", type=checkpoint.limits("n_hid"), help="dense hidden units")
+    parser.add_argument(
+        "--nfilts", type=checkpoint.limits("nfilts"), help="deep, 2016: maps of the outermost convolution"
+    )
+    parser.add_argument(
+        "--fsize", type=checkpoint.limits("fsize"), default=3, help="2016: filter size of the convolutions, odd"
+    )
+    parser.add_argument("--L", type=checkpoint.limits("L"), help="deep, 2016: posterior samples a frame")
     parser.add_argument("--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian")
-    parser.add_argument("--beta", type=cli.real(0), help="weight of the KL term; slots: 0.05, else 1")
+    parser.add_argument("--beta", type=checkpoint.limits("beta"), help="weight of the KL term")
     return parser
 
 
 def main(args):
-    for name, value in ARCHS[args.arch].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
     if args.fsize % 2 == 0:
         raise cli.UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
     train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
@@ -64,14 +65,15 @@ def main(args):
     if args.arch == "slots":
         about = train.attributes
         combine = "max" if about["physics"] == "srivastava" else "sum"
-        model = SlotVAE(train.shape[1:], args.z_dim, args.slots, about["num_sz"], combine, args.n_hid, beta=args.beta)
+        size = (about["num_sz"], combine, args.n_hid)
+        model = training.create(SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta)
     else:
         names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
-        model = VCAE(train.shape[1:], **{name: getattr(args, name) for name in names})
+        model = training.create(VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names})
     training.fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
 
     codec = Codec(run / "best.pt", device)
-    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": os.path.relpath(args.data_file, run)}
+    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(args.data_file, run)}
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     if args.arch == "slots":
         about["slots"] = args.slots

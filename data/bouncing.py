@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image
 
 PHYSICS = ("2016", "srivastava", "svg", "svg-stochastic")
+# Pixels that a digit needs to move in. In 2016 physics, whose digits turn before a wall, a smaller box would be left.
+ROOM = {"2016": 8, "srivastava": 1, "svg": 1, "svg-stochastic": 1}
 
 
 def move_2016(position, velocity, steps, limit):

@@ -1,6 +1,5 @@
 """Generated videos in forms that other tools read: one .npz, or a folder of pictures."""
 
-import shutil
 import zipfile
 
 import numpy as np
@@ -48,22 +47,19 @@ def write_pictures(dest, counts, make, attributes, suffix):
     Arguments as of `hdf5.write_videos`; suffix: "jpg" or "png".
     """
     refuse_existing(dest)
-    partial = files.partial(dest)
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left under the temporary name
-    partial.mkdir(parents=True)
-    np.savez(partial / "about.npz", **attributes)
-    for split, count in counts.items():
-        _, labels, positions = make(split, range(0))
-        labels = np.empty((count, *labels.shape[1:]), labels.dtype)
-        positions = np.empty((count, *positions.shape[1:]), positions.dtype)
-        for videos in chunks(count, split):
-            rows = slice(videos.start, videos.stop)
-            frames, labels[rows], positions[rows] = make(split, videos)
-            for v, video in zip(videos, frames, strict=True):
-                folder = partial / split / f"{v:06d}"
-                folder.mkdir(parents=True)
-                for t, frame in enumerate(video):
-                    Image.fromarray(frame[0]).save(folder / f"{t:04d}.{suffix}", quality=95)
-        if count:
-            np.savez(partial / split / "truth.npz", labels=labels, positions=positions)
-    partial.rename(dest)
+    with files.whole_folder(dest) as partial:
+        np.savez(partial / "about.npz", **attributes)
+        for split, count in counts.items():
+            _, labels, positions = make(split, range(0))
+            labels = np.empty((count, *labels.shape[1:]), labels.dtype)
+            positions = np.empty((count, *positions.shape[1:]), positions.dtype)
+            for videos in chunks(count, split):
+                rows = slice(videos.start, videos.stop)
+                frames, labels[rows], positions[rows] = make(split, videos)
+                for v, video in zip(videos, frames, strict=True):
+                    folder = partial / split / f"{v:06d}"
+                    folder.mkdir(parents=True)
+                    for t, frame in enumerate(video):
+                        Image.fromarray(frame[0]).save(folder / f"{t:04d}.{suffix}", quality=95)
+            if count:
+                np.savez(partial / split / "truth.npz", labels=labels, positions=positions)

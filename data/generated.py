@@ -20,7 +20,9 @@ class GeneratedVideos(Dataset):
         about = videos.attributes
         if not {"physics", "mnist", "num_sz", "frame_size", "nums_per_image"} <= about.keys():
             raise UserError(f"{path} was not made by moving_mnist.py: only videos of bouncing digits can be made anew")
-        if videos.shape[1:] != (1, about["frame_size"], about["frame_size"]) or about["num_sz"] >= about["frame_size"]:
+        if videos.shape[1:] != (1, about["frame_size"], about["frame_size"]) or (
+            about["frame_size"] - about["num_sz"] < bouncing.ROOM[about["physics"]]
+        ):
             raise UserError(f"{path} has other frames or digits than it says; make it again")
         images, self.labels = mnist.digits_by_split(about["mnist"], fetch=False)[split]
         self.images, self.count = bouncing.resize(images, about["num_sz"]), len(videos.starts) - 1

@@ -12,7 +12,7 @@ error, where older layouts can crash it. Strings have a fixed length, for others
 
 import math
 import os
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import h5py
@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+import cli
 import files
 import processes
 from cli import UserError
@@ -29,6 +30,7 @@ from data.bouncing import PHYSICS
 FORMAT = 2
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # then a byte: the version of the superblock, from 2 on with checksums
 SPLITS = ("train", "valid", "test")
+TEXT = 2**12  # bytes of an attribute at most
 CHUNK = 16  # videos made at a time: what fits into a core's cache
 ABOUT = {
     "frames": {"source", "frame_rate", "frame_skip"},
@@ -40,7 +42,7 @@ VIDEO_AXIS = {"frames": 0, "latents": 1}
 # What an attribute may be: text, one of a few, a whole number of a range, a number from low to high. No other is read.
 ATTRIBUTES = {
     **dict.fromkeys(("kind", "source", "codec", "codec_id", "data_file", "mnist"), str),
-    "physics": PHYSICS,
+    "physics": set(PHYSICS),
     "format": range(2**20),
     "frame_rate": (1e-9, 1e9),
     "frame_skip": range(1, 2**31),
@@ -55,19 +57,33 @@ ATTRIBUTES = {
 def create(path, kind, attributes, replace=False):
     """An HDF5 file open for writing; it appears under `path` when the block ends well, and never half written.
 
-    kind: "frames" or "latents". Raises UserError if `path` exists and is not to be replaced.
+    kind: "frames" or "latents". Raises UserError if `path` exists and is not to be replaced, or if an attribute is one
+    that a reader would refuse.
     """
     if not replace:
         refuse_existing(path)
-    with files.whole(path) as partial, new_file(partial, kind, attributes) as file:
-        yield file
+    with files.whole(path) as partial:
+        if not replace:
+            refuse_existing(path)  # written while this process came to the lock
+        with new_file(partial, kind, attributes) as file:
+            yield file
 
 
 def new_file(path, kind, attributes):
     """An HDF5 file open for writing, with its attributes, strings of them in the part that has checksums."""
-    file, about = h5py.File(path, "w", libver=("v110", "v110")), {"format": FORMAT, "kind": kind, **attributes}
+    about = {"format": FORMAT, "kind": kind, **attributes}
+    about = {key: value for key, value in about.items() if value is not None}
+    for name in about.keys() & ATTRIBUTES.keys():
+        if not cli.fits(about[name], ATTRIBUTES[name]) or len(os.fsencode(str(about[name]))) > TEXT:
+            raise UserError(f"{name} {about[name]!s:.50} is more than a file of this format can say: make it less")
+    file = open_file(path, "w", libver=("v110", "v110"))
     file.attrs.update({key: np.bytes_(os.fsencode(v)) if type(v) is str else v for key, v in about.items()})
     return file
+
+
+def open_file(path, mode="r", **options):
+    """The file without HDF5's own locks, which not every disk has: a file that has its name is never changed."""
+    return h5py.File(path, mode, locking=False, **options)
 
 
 def refuse_existing(path):
@@ -136,7 +152,7 @@ def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size
     """Fill in the latents that this process's share of the split's videos gives. Arguments as of `write_latents`."""
     frames = Frames(data_file, split)
     room = np.array(frames.shape[2:]) - crop
-    with h5py.File(path) as file:
+    with open_file(path) as file:
         latents = file[split]["latents"]
         offset, shape = latents.id.get_offset(), latents.shape
     first, end = np.searchsorted(frames.starts, processes.share(len(frames)))  # as many frames for each as can be
@@ -200,6 +216,8 @@ class Videos:
                 raise UserError(
                     f"{path}: {split}/{kind} is {dtype} {self.shape}, not {np.dtype(DTYPE[kind])} {SHAPE[kind]}"
                 )
+            if kind == "frames" and self.shape[3] <= 4 < self.shape[1]:
+                raise UserError(f"{path} has frames {self.shape[1:]} with their channels last; store {SHAPE[kind]}")
             count = self.shape[VIDEO_AXIS[kind]]
             check_storage(rows, self.path)
             if starts is not None and starts.dtype == np.int64 and starts.ndim == 1 and len(starts) <= count + 1:
@@ -220,10 +238,11 @@ class Videos:
     @property
     def array(self):
         if self._array is None:
-            rows = h5py.File(self.path)[self.split][self.kind]
-            offset = rows.id.get_offset()
+            self._array = rows = open_file(self.path)[self.split][self.kind]
             # Uncompressed rows lie in one piece: mapped, a random row costs microseconds instead of h5py's 100.
-            self._array = rows if offset is None else np.memmap(self.path, rows.dtype, "r", offset, rows.shape)
+            if (offset := rows.id.get_offset()) is not None:
+                with suppress(OSError):  # a disk whose files cannot be mapped
+                    self._array = np.memmap(self.path, rows.dtype, "r", offset, rows.shape)
         return self._array
 
     def __getstate__(self):
@@ -351,7 +370,7 @@ def opened(path):
             raise UserError(older(path, 1))
         if begin[:-1] != SIGNATURE:
             raise ValueError("it does not begin as HDF5 does")
-        with h5py.File(path) as file:
+        with open_file(path) as file:
             yield file
     except UserError:
         raise
@@ -368,16 +387,10 @@ def older(path, number):
 def attribute(file, name):
     """An attribute as a plain Python value. Raises ValueError if it is not what ATTRIBUTES says."""
     found, allowed = file.attrs.get_id(name), ATTRIBUTES[name]
-    if found.shape != () or found.dtype.kind not in "Siuf" or found.dtype.itemsize > 2**12:
+    if found.shape != () or found.dtype.kind not in "Siuf" or found.dtype.itemsize > TEXT:
         raise ValueError(f"attribute {name} is no number and no text of a fixed length")
     value = os.fsdecode(file.attrs[name]) if found.dtype.kind == "S" else file.attrs[name].item()
-    if allowed is str:
-        fits = type(value) is str
-    elif type(allowed) is tuple and type(allowed[0]) is float:
-        fits = type(value) in (int, float) and allowed[0] <= value <= allowed[1]
-    else:
-        fits = type(value) is type(allowed[0]) and value in allowed
-    if not fits:
+    if not cli.fits(value, allowed):
         raise ValueError(f"attribute {name} is {value!s:.50}")
     return value
 

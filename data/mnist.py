@@ -61,10 +61,8 @@ def read_pair(folder, part):
 
 
 def read_idx(path):
-    """The array in an IDX file of bytes; `path` or `path.gz` is read, whichever is there."""
-    path = Path(path)
-    if not path.exists():
-        path = path.with_name(path.name + ".gz")
+    """The array in an IDX file of bytes; `path` is read under any of the names that `found` knows."""
+    path = found(path) or Path(path).with_name(Path(path).name + ".gz")
     if not path.exists():
         raise UserError(f"{path} is not there; moving_mnist.py fetches it with --mnist {path.parent}")
     try:
@@ -80,6 +78,14 @@ def read_idx(path):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
+def found(path):
+    """The file at `path`, gzipped or not; some programs unpack `-idx` as `.idx`. None if there is none."""
+    path = Path(path)
+    names = (path.name, path.name.replace("-idx", ".idx"))
+    places = (path.with_name(name + suffix) for name in names for suffix in ("", ".gz"))
+    return next((place for place in places if place.exists()), None)
+
+
 def fetch_missing(folder, mirrors=MIRRORS):
     """Fetch the files that `folder` lacks from the first mirror that serves them.
 
@@ -88,7 +94,7 @@ def fetch_missing(folder, mirrors=MIRRORS):
     """
     for name, digest in SHA256.items():
         target = folder / f"{name}.gz"
-        if target.exists() or (folder / name).exists():
+        if found(folder / name):
             continue
         folder.mkdir(parents=True, exist_ok=True)
         reasons = []
@@ -96,7 +102,8 @@ def fetch_missing(folder, mirrors=MIRRORS):
             # Named by the mirror: another one may have compressed the file differently.
             partial = target.with_name(f"{name}.{urllib.parse.urlsplit(mirror).hostname}.part")
             try:
-                download(mirror + target.name, partial)
+                with files.lock(partial, f"{target} is being fetched by another process: wait for it"):
+                    download(mirror + target.name, partial)
                 with gzip.open(partial) as file:
                     content = file.read(LIMIT)
             except urllib.error.HTTPError as error:
@@ -116,7 +123,8 @@ def fetch_missing(folder, mirrors=MIRRORS):
         else:
             raise UserError(
                 f"cannot fetch {target.name} into {folder} ({'; '.join(reasons)}): "
-                "put MNIST's four IDX files there, or use the packaged digits with --mnist sample"
+                f"put MNIST's files there ({', '.join(SHA256)}, gzipped or not), "
+                "or use the packaged digits with --mnist sample"
             )
 
 

@@ -1,5 +1,6 @@
 """One training loop for every network, the flags that all training scripts share, and the choice of device."""
 
+import argparse
 import csv
 import math
 import os
@@ -8,7 +9,7 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,59 +25,83 @@ from models.step import Recorded, adam, distributed, measure, set_lr, take_step
 
 # Large tensors in huge pages, where Linux has them: in small ones, touching fresh memory is a fifth of a 2016 step.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name files
+
+
+class Steps(int):
+    """The default of --num_epochs: as many epochs as make so many steps, at least one, whatever the dataset's size."""
+
+    def __str__(self):
+        return f"as many as make {int(self):,} steps"
 
 
 class Parser(cli.Parser):
-    """A training script's parser: the flags that all share. With --resume, the run's own flags are the defaults."""
+    """A training script's parser: the flags that all share.
+
+    models: the classes that the script trains; defaults: of each flag that a script does not leave alone, its value,
+    or with `archs`, {arch: {flag: value}}, those of the --arch given. With --resume, the run's own flags are the
+    defaults.
+    """
 
     way_on = "go on with --resume, or begin anew if there is no last.pt yet"
 
-    def __init__(
-        self,
-        description,
-        *models,
-        save_to,
-        batch_size=None,
-        num_epochs=None,
-        lr=None,
-        schedule=None,
-        grad_clip=0.0,
-        amp=False,
-    ):
+    def __init__(self, description, *models, archs=None, **defaults):
         super().__init__(description)
-        self.models = models  # the classes that the script trains
+        self.models, self.archs = models, archs or {}
         add = self.add_argument
-        add("--save_to", default=save_to, help="run folder: checkpoints, log.csv, pictures")
-        add("--num_epochs", type=cli.whole(1), default=num_epochs, help="passes over the training data in all")
-        add("--batch_size", type=cli.whole(1), default=batch_size, help="examples a step")
+        add("--save_to", help="run folder: checkpoints, log.csv, pictures")
+        add("--num_epochs", type=cli.whole(1), help="passes over the training data in all")
+        add("--batch_size", type=cli.whole(1), help="examples a step")
         add("--max_per_epoch", type=cli.whole(1), help="at most so many batches an epoch")
-        add("--lr", type=cli.real(0, above=True), default=lr, help="learning rate of Adam")
-        add(
-            "--schedule",
-            choices=("constant", "cosine"),
-            default=schedule,
-            help="cosine: 5%% warm-up, then to --lr/1000",
-        )
-        add("--grad_clip", type=cli.real(0), default=grad_clip, help="limit on the gradient's total norm; 0: none")
+        add("--lr", type=cli.real(0, above=True), help="learning rate of Adam")
+        add("--schedule", choices=("constant", "cosine"), help="cosine: 5%% warm-up, then to --lr/1000")
+        add("--grad_clip", type=cli.real(0), default=0.0, help="limit on the gradient's total norm; 0: none")
         add("--save_every", type=cli.real(0), default=10.0, help="minutes between checkpoints; each epoch ends in one")
-        add("--seed", type=cli.whole(0), default=0, help="of weights, order, noise")
+        add("--seed", type=cli.seed, default=0, help="of weights, order, noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
-        where = "; if not given: where the hardware is fast at it" if amp is None else ""
-        add("--amp", action=cli.Switch, default=amp, help="bfloat16 autocast" + where)
+        self.amp = add("--amp", action=cli.Switch, default=False)
         add("--compile", action=cli.Switch, default=False, help="torch.compile the model; of an LSTM, its cell")
         add("--resume", action=cli.Switch, default=False, help="go on with the run in --save_to, with its flags")
         add("--init_from", help="checkpoint whose weights to begin from")
+        if archs:
+            add("--arch", choices=archs, default=next(iter(archs)), help="of the networks, see models/")
+        self.set_defaults(**defaults)
+
+    def set_defaults(self, **defaults):
+        super().set_defaults(**defaults)
+        where = "; if not given: where the hardware is fast at it" if self.amp.default is None else ""
+        self.amp.help = "bfloat16 autocast" + where
 
     def parse_args(self, argv=None):
+        if self.archs:  # --help shows the values that go with the --arch given
+            early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+            early.add_argument("--arch", default=self.get_default("arch"))
+            with suppress(argparse.ArgumentError):  # told below
+                self.set_defaults(**self.archs.get(early.parse_known_args(argv)[0].arch, {}))
         args = super().parse_args(argv)
         if args.resume:
-            last = Path(args.save_to) / "last.pt"
-            if not last.exists():
-                self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
-            self.set_stored(checkpoint.load(last, *self.models)["args"], last)
+            run = Path(args.save_to)
+            if not (run / "last.pt").exists():
+                self.error(f"argument --resume: {run / 'last.pt'} is not there; leave --resume out to begin anew")
+            flags = checkpoint.load(run / "last.pt", *self.models)["args"]
+            self.set_stored(
+                flags | {name: found(flags[name], run) for name in PATHS if flags.get(name)}, run / "last.pt"
+            )
             self.set_defaults(resume=True, save_to=args.save_to)
             args = super().parse_args(argv)
         return args
+
+
+def stored(args):
+    """The flags as a checkpoint has them: paths as seen from the run folder, so that it is resumed from anywhere."""
+    flags = vars(args)
+    return flags | {name: files.relative(flags[name], args.save_to) for name in PATHS if flags.get(name)}
+
+
+def found(path, run):
+    """A stored path from here. Older code stored it as seen from where the training was begun."""
+    placed = files.resolve(path, run)
+    return path if os.path.exists(path) and not os.path.exists(placed) else placed
 
 
 def start(args):
@@ -94,9 +119,38 @@ def start(args):
         files.claim(run)
     if args.amp is None:
         args.amp = fast_bfloat16(device)
+    if args.compile:
+        try_compiler(device)
     torch.set_flush_denormal(True)  # numbers too small to matter slow a CPU down
     seed_all(args.seed)
     return device
+
+
+def try_compiler(device):
+    """Raise UserError if torch.compile does not work here, which would be told in a hundred lines and after a while."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise cli.UserError(
+            f"--compile does not work here ({reason:.100}): install a C++ compiler, or give --no-compile"
+        ) from None
+
+
+def create(kind, device, *args, **config):
+    """A network of the class `kind`, made of the other arguments.
+
+    Raises UserError, before anything is allocated, if training it takes more memory than the machine has.
+    """
+    with torch.device("meta"):
+        size = sum(weight.numel() * weight.itemsize for weight in kind(*args, **config).parameters())
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory
+    else:
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if 4 * size > room:
+        raise MemoryError(f"weights, gradients and Adam's moments take {4 * size / 1e9:.0f} GB of {room / 1e9:.0f}")
+    return kind(*args, **config)
 
 
 def choose_device(name=None):
@@ -141,6 +195,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     Raises UserError if a checkpoint to go on from does not fit, or the loss stops being finite.
     """
     run, history, progress = Path(args.save_to), [], None
+    steps = len(range(0, len(train), args.batch_size)[: args.max_per_epoch])
+    if isinstance(args.num_epochs, Steps):
+        args.num_epochs = max(round(args.num_epochs / steps), 1)
     model.to(device)
     optimizer = adam(model, args.lr, device)
     if args.init_from and not args.resume:
@@ -168,14 +225,14 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     train_step = recorded(partial(take_step, network, args, optimizer))
     valid_step = recorded(partial(measure, model, args))
     one_pass = partial(run_epoch, model, args, device, prepare)
-    saved = time.monotonic()
+    saved, clock = time.monotonic(), Clock()
 
     def save(progress=None):
         nonlocal saved
         if not all(weight.isfinite().all() for weight in model.parameters()):
             at = f"epoch {len(history) + 1}, step {progress['step']}" if progress else f"epoch {len(history)}"
             raise NotFinite(f"the weights are not finite after {at}")
-        checkpoint.save(run / "last.pt", model, vars(args), history, parents, optimizer, progress)
+        checkpoint.save(run / "last.pt", model, stored(args), history, parents, optimizer, progress)
         saved = time.monotonic()
 
     def kept():
@@ -188,6 +245,8 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
 
         done: the progress to save, where what was seen is of a validation.
         """
+        if done is None and (left := clock.tick(args.num_epochs * steps - len(history) * steps - seen["step"])):
+            processes.say(f"{run}: {args.num_epochs} epochs of {steps} steps, about {left} of training to go")
         due = time.monotonic() - saved >= 60 * args.save_every
         due, number = processes.together([due, asked[0] if asked else 0], by="max")
         if due or number:
@@ -221,7 +280,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
                 history.append(row)
                 processes.say("  ".join(f"{name} {value:.5g}" for name, value in row.items()))
                 if min(history, key=lambda r: r["valid_loss"]) is row:
-                    checkpoint.save(run / "best.pt", model, vars(args), history, parents)
+                    checkpoint.save(run / "best.pt", model, stored(args), history, parents)
                 save()
                 write_log(run / "log.csv", history)
                 if number := processes.together([asked[0] if asked else 0], by="max")[0]:
@@ -234,6 +293,24 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     finally:
         noise.share = (0, 1, 1)
     processes.wait()
+
+
+class Clock:
+    """Says once, after the first ten seconds, how long the rest of the training will take."""
+
+    def __init__(self):
+        self.began, self.steps, self.told = None, 0, False
+
+    def tick(self, left):
+        """Count a step, with `left` to go -> text such as "7 minutes", or None if it is not the time to say it."""
+        if self.began is None:  # the first step is slower
+            self.began = time.monotonic()
+            return None
+        self.steps, passed = self.steps + 1, time.monotonic() - self.began
+        if self.told or passed < 10:
+            return None
+        self.told, minutes = True, math.ceil(passed / self.steps * left / 60)
+        return f"{minutes} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
 class NotFinite(Exception):

@@ -54,7 +54,7 @@ class VCAE(VariationalAutoencoder):
     arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep": four strided
     convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16 inside).
     frame_shape: (channels, height, width); L: posterior samples a frame in training; binary: Bernoulli pixels, else
-    Gaussian with a learned deviation; beta: weight of the KL term (Higgins et al. 2017).
+    Gaussian with a linear mean and a learned deviation; beta: weight of the KL term (Higgins et al. 2017).
     """
 
     def __init__(self, frame_shape, z_dim=32, n_hid=1024, arch="2016", nfilts=32, fsize=3, L=2, binary=True, beta=1.0):
@@ -75,7 +75,7 @@ class VCAE(VariationalAutoencoder):
             self.to(memory_format=torch.channels_last)
 
     def mean(self, output):
-        return torch.sigmoid(output) if self.binary else torch.tanh(output.chunk(2, dim=1)[0])
+        return torch.sigmoid(output) if self.binary else output.chunk(2, dim=1)[0]
 
 
 class VAE(VariationalAutoencoder):

@@ -222,10 +222,11 @@ def test_resumed_equals_unbroken(chain, tmp_path, monkeypatch, stage):
 
 
 def test_a_renamed_run_is_the_one_resumed(chain, tmp_path):
-    shutil.copytree(chain / "lstm", tmp_path / "renamed")
+    shutil.copytree(chain, tmp_path / "moved")
+    shutil.copytree(chain / "lstm", tmp_path / "moved" / "renamed")
     before = (chain / "lstm" / "last.pt").read_bytes()
-    run(train_lstm, "--save_to", tmp_path / "renamed", "--resume", "--num_epochs", 3)
-    assert len(checkpoint.load(tmp_path / "renamed" / "last.pt", train_lstm.LatentLSTM)["history"]) == 3
+    run(train_lstm, "--save_to", tmp_path / "moved" / "renamed", "--resume", "--num_epochs", 3)
+    assert len(checkpoint.load(tmp_path / "moved" / "renamed" / "last.pt", train_lstm.LatentLSTM)["history"]) == 3
     assert (chain / "lstm" / "last.pt").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""Select the packaged digits from MNIST: of each part the first digits of every class, equally many, in MNIST's order.
+"""Draw the packaged digits from MNIST: at random with a fixed seed, every class equally often in every split, shuffled.
 
 python -m data.mnist_sample.make data/mnist
 """
@@ -9,9 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data.mnist import SAMPLE, read_pair
+from data.mnist import SAMPLE, digits_by_split
 
-COUNT = {"train": 10000, "t10k": 2000}
+# Drawn from the split of the same name, so that a digit is for training, validation or test in both sets alike.
+COUNT = {"train": 9000, "valid": 1000, "test": 2000}
+
+
+def draw(images, labels, count, rng):
+    """`count` of the digits, a tenth of them of each class, in random order."""
+    picked = [rng.permutation(np.flatnonzero(labels == digit))[: count // 10] for digit in range(10)]
+    picked = rng.permutation(np.concatenate(picked))
+    return images[picked], labels[picked]
 
 
 def write_idx(path, array):
@@ -21,11 +29,14 @@ def write_idx(path, array):
 
 
 def main(folder):
-    for part, count in COUNT.items():
-        images, labels = read_pair(folder, part)
-        picked = np.sort(np.concatenate([np.flatnonzero(labels == digit)[: count // 10] for digit in range(10)]))
-        write_idx(SAMPLE / f"{part}-images-idx3-ubyte.gz", images[picked])
-        write_idx(SAMPLE / f"{part}-labels-idx1-ubyte.gz", labels[picked])
+    rng, digits = np.random.default_rng(0), digits_by_split(folder)
+    drawn = {split: draw(*digits[split], count, rng) for split, count in COUNT.items()}
+    # The last tenth of the training file is for validation, as in MNIST itself.
+    images, labels = (np.concatenate(pair) for pair in zip(drawn["train"], drawn["valid"], strict=True))
+    write_idx(SAMPLE / "train-images-idx3-ubyte.gz", images)
+    write_idx(SAMPLE / "train-labels-idx1-ubyte.gz", labels)
+    write_idx(SAMPLE / "t10k-images-idx3-ubyte.gz", drawn["test"][0])
+    write_idx(SAMPLE / "t10k-labels-idx1-ubyte.gz", drawn["test"][1])
 
 
 if __name__ == "__main__":
