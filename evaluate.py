@@ -36,7 +36,7 @@ def flags():
         "--forget", action=cli.Switch, default=False, help="the models also without memory, as the 2016 code sampled"
     )
     parser.add_argument("--temperature", type=cli.real(0), default=1.0, help="of the samples")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the bootstrap, the strips and the samples")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the bootstrap, the strips and the samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 
@@ -75,7 +75,6 @@ def main(args):
         torch.manual_seed(args.seed)
         note = f", best of {args.samples} samples"
         predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
-    files.writable_folder(dest)
     files.claim(dest)
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 

@@ -42,7 +42,7 @@ def flags():
         help="frames per second (a GIF shows at most 50); if not given: as the data says",
     )
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the choice of videos and of samples")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the choice of videos and of samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     parser.add_argument(
         "--amp", action=cli.Switch, help="paint in bfloat16; if not given: where the hardware is fast at it"
