@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 import cli
+import files
 from data import pictures, tables
 from data.benchmark import keep_predictions, read_windows
 from data.hdf5 import SPLITS, Frames
@@ -17,7 +18,10 @@ from models.predictors import COPY, Trained, in_latents, in_pixels
 def flags():
     parser = cli.Parser(__doc__)
     parser.add_argument("--model", action="append", default=[], help="checkpoint of train_lstm.py; may be repeated")
-    parser.add_argument("--data_file", help="frames, ours or mnist_test_seq.npy; if not given: the first model's")
+    parser.add_argument(
+        "--data_file",
+        help="frames, ours or mnist_test_seq.npy (frames, videos, height, width); if not given: the first model's",
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
     parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in")
     parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
@@ -32,7 +36,7 @@ def flags():
         "--forget", action=cli.Switch, default=False, help="the models also without memory, as the 2016 code sampled"
     )
     parser.add_argument("--temperature", type=cli.real(0), default=1.0, help="of the samples")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the bootstrap, the strips and the samples")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the bootstrap, the strips and the samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 
@@ -47,6 +51,9 @@ def main(args):
     data_file, skip = args.data_file or models[0].data_file, models[0].skip if models else 1
     crop = models[0].codec.frame_shape[1:] if models else None
 
+    if args.samples:
+        for model in models:
+            model.require_mixture("--samples")
     length = args.context + args.horizon
     frames, corners, size = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
     if models and frames.shape[2:] != models[0].codec.frame_shape:
@@ -68,15 +75,23 @@ def main(args):
         torch.manual_seed(args.seed)
         note = f", best of {args.samples} samples"
         predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
+    files.claim(dest)
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 
-    digits = None if corners is None else metrics.Digits(frames / np.float32(255), corners, size)
     with keep_predictions(args.save_predictions, vars(args)) as keep:
+        digits = None
+        if corners is not None and len(frames) > 1:
+            digits = metrics.Digits(frames / np.float32(255), corners, size)
         scores = metrics.measure(predictors, frames, args.context, digits, known, keep)
-    runs = metrics.count_coherent(scores, COPY, digits and digits.threshold)
+    if digits:
+        runs = metrics.count_coherent_digits(scores, digits.threshold)
+    elif corners is None:
+        runs = metrics.count_coherent_film(scores, COPY)
+    else:
+        print("one video: coherent and tracked frames are not counted, which takes digits of another to compare with")
+        runs = {name: {} for name in scores}
     summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
 
-    dest.mkdir(parents=True, exist_ok=True)
     about = {**vars(args), "data_file": str(data_file), "videos": len(frames)}
     if digits:
         about |= {"identity_threshold": digits.threshold, "identity_error": digits.error}

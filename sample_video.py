@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 import cli
+import files
 from data.hdf5 import SPLITS, Frames
 from data.pictures import save_comparison, save_plain
 from models import training
@@ -21,7 +22,9 @@ def flags():
     )
     parser.add_argument("--data_file", help="frames; if not given: those the model was trained on")
     parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
-    parser.add_argument("--prime", type=cli.whole(1), default=30, help="frames fed in")
+    parser.add_argument(
+        "--prime", type=cli.whole(1), help="frames fed in; if not given: half of the median video, at most 30"
+    )
     parser.add_argument("--predict", type=cli.whole(1), default=30, help="frames predicted after them")
     parser.add_argument("--n", type=cli.whole(1), default=8, help="videos")
     parser.add_argument("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
@@ -33,9 +36,13 @@ def flags():
     parser.add_argument(
         "--restore", action=cli.Switch, default=False, help="add what the codec loses of the last true frame"
     )
-    parser.add_argument("--fps", type=cli.real(0, above=True), help="frames a second; if not given: as the data says")
+    parser.add_argument(
+        "--fps",
+        type=cli.real(0, above=True),
+        help="frames per second (a GIF shows at most 50); if not given: as the data says",
+    )
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
-    parser.add_argument("--seed", type=cli.whole(0), default=0, help="of the choice of videos and of samples")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the choice of videos and of samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     parser.add_argument(
         "--amp", action=cli.Switch, help="paint in bfloat16; if not given: where the hardware is fast at it"
@@ -50,14 +57,20 @@ def main(args):
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
     if frames.shape[1:] != codec.frame_shape:
         raise cli.UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")
-    long_enough = np.flatnonzero(np.diff(frames.starts) >= (args.prime - 1) * skip + 1)
+    if args.temperature is not None:
+        model.require_mixture("--temperature")
+    lengths = -(-np.diff(frames.starts) // skip)  # of each video, in frames that the LSTM sees
+    prime = args.prime or int(np.clip(np.median(lengths) // 2, 1, 30))  # the other half is truth to compare with
+    long_enough = np.flatnonzero(lengths >= prime)
     if not len(long_enough):
-        raise cli.UserError(f"no {args.split} video has {args.prime} frames to prime with: lower --prime")
+        raise cli.UserError(f"no {args.split} video has {prime} frames to prime with: lower --prime to {lengths.max()}")
+    dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
+    files.writable_folder(dest)
     chosen = np.random.default_rng(args.seed).permutation(long_enough)[: args.n]
 
-    rows = [range(*frames.starts[v : v + 2], skip)[: args.prime + args.predict] for v in chosen]  # a shot may be long
+    rows = [range(*frames.starts[v : v + 2], skip)[: prime + args.predict] for v in chosen]  # a shot may be long
     truth = [frames.__getitems__(list(r)) for r in rows]
-    context = torch.stack([video[: args.prime] for video in truth])
+    context = torch.stack([video[:prime] for video in truth])
     latents = codec.encode_videos(context)
     with torch.no_grad():
         predicted = model.lstm.rollout(latents, args.predict, args.temperature)
@@ -68,21 +81,19 @@ def main(args):
     if args.restore:
         predicted = restore(predicted, unit_scale(context), again)
 
-    dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
-    dest.mkdir(parents=True, exist_ok=True)
     fps = max(args.fps or frames.attributes["frame_rate"] / skip, 0.01)  # a GIF knows no longer frames
     for v, true, video in zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True):
         target = dest / f"{args.split}_{v:04d}.{args.format}"
         if args.plain:
             save_plain(target, video, fps, args.scale)
         else:
-            save_comparison(target, true, video, args.prime, fps, args.scale)
+            save_comparison(target, true, video, prime, fps, args.scale)
     last = unit_scale(context[:, -1:]).expand(-1, args.predict, -1, -1, -1)
-    print(f"{dest}: {len(chosen)} videos of the {args.split} split; squared error summed over a frame:")
-    report("reconstruction by the codec", again, [video[: args.prime] for video in truth])
-    report("primed, one step ahead", predicted[:, 1 : args.prime], [video[1 : args.prime] for video in truth])
-    ahead = [video[args.prime :][:10] for video in truth]
-    report(f"first {min(10, args.predict)} free-running frames", predicted[:, args.prime :], ahead)
+    print(f"{dest}: {len(chosen)} videos of the {args.split} split, {prime} frames fed in; squared error of a frame:")
+    report("reconstruction by the codec", again, [video[:prime] for video in truth])
+    report("primed, one step ahead", predicted[:, 1:prime], [video[1:prime] for video in truth])
+    ahead = [video[prime:][:10] for video in truth]
+    report(f"first {min(10, args.predict)} free-running frames", predicted[:, prime:], ahead)
     report("last primed frame copied instead", last, ahead)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 import cli
+import files
 from data.benchmark import read_windows
 from data.hdf5 import SPLITS
 from data.pictures import save_slots
@@ -34,6 +35,9 @@ def main(args):
     vae, length = model.codec.networks.vae, args.context + args.horizon
     if not isinstance(vae, SlotVAE):
         raise cli.UserError(f"{args.model} predicts latents without slots: train with train_vcae.py --arch slots")
+    if Path(args.dest).is_dir():
+        raise cli.UserError(f"{args.dest} is a folder: name a picture in it with --dest")
+    files.writable_folder(Path(args.dest).parent)
     frames = torch.from_numpy(read_windows(model.data_file, args.split, length, model.skip, count=args.n)[0])
 
     latents = model.codec.encode_videos(frames)
@@ -45,7 +49,6 @@ def main(args):
     crops = vae.crop(shown[:, None] - vae.others(drawn), places[:, last], vae.offsets)
 
     paths = [vae.pixels(path[:, last:]).transpose(1, 2) for path in (places, predicted)]
-    Path(args.dest).parent.mkdir(parents=True, exist_ok=True)
     save_slots(args.dest, *(tensor.cpu().numpy() for tensor in (shown, drawn, crops, *paths)))
     print(f"{args.dest}: the last of {args.context} frames fed in, and the way of the next {args.horizon}")
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from skimage.transform import downscale_local_mean
 
 from cli import UserError
 from data.bouncing import to_pixels
@@ -21,7 +22,7 @@ def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None
     width), cut from the centre. Raises UserError if no video is long enough.
     """
     if Path(path).suffix == ".npy":
-        return read_npy(path, length, count), None, None
+        return read_npy(path, length, skip, count), None, None
     videos = Frames(path, split, crop)
     span = (length - 1) * skip + 1
     firsts = (
@@ -43,19 +44,51 @@ def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None
     return frames, to_pixels(positions[rows], videos.attributes["physics"]), videos.attributes["num_sz"]
 
 
-def read_npy(path, length, count):
-    """Videos of an array (T, N, height, width) uint8, as Srivastava et al. (2015) laid theirs out."""
+def read_npy(path, length, skip, count):
+    """Videos of an array (T, N, height, width) uint8, as Srivastava et al. (2015) laid theirs out.
+
+    The first `length` frames of each, every skip-th. Raises UserError if the array is no such one, or if it seems to
+    be (N, T, height, width).
+    """
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # never unpickles, maps what the file has room for
     except FileNotFoundError:
         raise UserError(f"{path} is not there; fetch it, or name another file") from None
     except Exception as error:  # numpy's parser of headers is Python's own
         raise UserError(f"{path} cannot be read as an array of videos ({error!s:.200})") from None
-    if array.ndim != 4 or array.dtype != np.uint8 or len(array) < length or 0 in array.shape:
+    span = (length - 1) * skip + 1
+    if array.ndim != 4 or array.dtype != np.uint8 or len(array) < span or 0 in array.shape:
+        raise UserError(f"{path} is {array.dtype} {array.shape}, not uint8 (at least {span} frames, N, height, width)")
+    if is_video_first(array):
         raise UserError(
-            f"{path} is {array.dtype} {array.shape}, not uint8 (at least {length} frames, N, height, width)"
+            f"{path} {array.shape} seems to be (N, frames, height, width), where (frames, N, height, width) is read: "
+            "save it again with its first two axes swapped, array.swapaxes(0, 1)"
         )
-    return np.array(array[:length, :count]).swapaxes(0, 1)[:, :, None]
+    return np.array(array[:span:skip, :count]).swapaxes(0, 1)[:, :, None]
+
+
+def is_video_first(array):
+    """Whether frames (A, B, height, width) follow one another in time along the second axis, and not along the first.
+
+    The next frame in time is nearly always more alike than a frame of another video, fast motion included if frames
+    are compared coarsely. Blank or still videos, copies of one video, and overlapping windows of one film do not tell:
+    False.
+    """
+    some = array[:20, :20]
+    height, width = some.shape[2:]
+    coarse = downscale_local_mean(some, (1, 1, -(-height // 8), -(-width // 8)))
+
+    def distance(one, two):
+        return np.abs(one - two).sum((2, 3))
+
+    first = distance(coarse[1:], coarse[:-1])[:, :-1]  # (A - 1, B - 1)
+    second = distance(coarse[:, 1:], coarse[:, :-1])[:-1]
+    if first.size < 20:
+        return False
+    second_is_time = ((second > 0) & (second < first)).mean() > 0.9
+    two_apart = distance(coarse[2:], coarse[:-2])[:, :-1]  # (A - 2, B - 1)
+    first_is_time = (first[:-1] < two_apart).mean() > 0.75
+    return second_is_time and not first_is_time
 
 
 @contextmanager

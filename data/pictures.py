@@ -17,11 +17,15 @@ SHEET_COLUMNS = 15
 
 
 def to_uint8(frames):
-    """Frames (..., channels, height, width), float in [0, 1] or uint8, as RGB (..., height, width, 3) uint8."""
+    """Frames (..., channels, height, width), float in [0, 1] or uint8, as RGB (..., height, width, 3) uint8.
+
+    One or two channels: the first as grey. Three or more: the first three as red, green and blue.
+    """
     frames = np.asarray(frames)
     if frames.dtype != np.uint8:
         frames = np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8)
-    return np.repeat(np.moveaxis(frames, -3, -1), 3 if frames.shape[-3] == 1 else 1, axis=-1)
+    frames = np.moveaxis(frames, -3, -1)
+    return frames[..., :3] if frames.shape[-1] >= 3 else frames[..., :1].repeat(3, axis=-1)
 
 
 def enlarge(frames, scale):
@@ -104,11 +108,16 @@ def save_curves(path, curves):
     """Plot {name: error of each frame ahead}, the errors' scale logarithmic."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
-    for (name, errors), style in zip(curves.items(), itertools.cycle(["-", "--", ":"]), strict=False):
-        axes.plot(range(1, len(errors) + 1), errors, style, marker=".", label=name)
+    lines = []
+    for errors, style in zip(curves.values(), itertools.cycle(["-", "--", ":"]), strict=False):
+        lines += axes.plot(range(1, len(errors) + 1), errors, style, marker=".")
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower left", frameon=False, fontsize="small")
+    legend = figure.legend(lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small")
+    for text, name in zip(legend.get_texts(), curves, strict=True):
+        # A path is no markup: Matplotlib leaves out labels that begin with "_" and reads "$" as mathematics.
+        text.set_parse_math(False)
+        text.set_text(name)
     with files.whole(path) as partial:
         figure.savefig(partial, dpi=120)
 
@@ -148,12 +157,26 @@ def save_plain(path, frames, fps, scale):
 
 
 def save_animation(path, frames, fps):
-    """Save RGB frames (height, width, 3) uint8 as a looping .gif or an .mp4."""
+    """Save RGB frames (height, width, 3) uint8 as a looping .gif, as of `gif_times`, or an .mp4."""
     frames = np.stack(frames)
     if Path(path).suffix == ".gif":
-        content = iio.imwrite("<bytes>", frames, extension=".gif", duration=1000 / fps, loop=0)
+        shown, delays = gif_times(len(frames), fps)
+        content = iio.imwrite("<bytes>", frames[shown], extension=".gif", duration=delays, loop=0)
     else:
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
         content = iio.imwrite("<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=fps)
     with files.whole(path) as partial:
         partial.write_bytes(content)
+
+
+def gif_times(count, fps):
+    """Which of `count` frames at `fps` a GIF shows, and each one's delay in ms.
+
+    A GIF counts hundredths of a second: delays are rounded so that their sum keeps time. Viewers slow down delays
+    below 20 ms: above 50 frames per second some are left out.
+    """
+    rate = min(fps, 50)
+    step = fps / rate  # 1 unless some are left out
+    shown = (step * np.arange(max(round(count / step), 1))).astype(int)
+    ticks = np.rint(100 / rate * np.arange(len(shown) + 1))
+    return shown, (10 * np.diff(ticks)).tolist()

@@ -7,15 +7,28 @@ import numpy as np
 
 import files
 
+COLUMNS = {  # of the printed table: title, measure, format
+    "MAE": ("mae", ".1f"),
+    "PSNR": ("psnr", ".2f"),
+    "SSIM": ("ssim", ".3f"),
+    "SSIM at range 2": ("ssim_openstl", ".3f"),
+    "BCE": ("bce", ".1f"),
+    "sharpness": ("sharpness", ".2f"),
+    "mass": ("mass", ".2f"),
+    "lost": ("lost", ".1%"),
+    "primed MSE": ("primed", ".1f"),
+}
+
 
 def summarise(scores, runs, interval):
     """{predictor: {metric: mean}} with the interval of the mean squared error and what `runs` counts.
 
-    scores: {predictor: {metric: (V, H)}}; runs: {predictor: {kind: frames (V,)}}; interval(values (V,)) -> low, high.
+    scores: {predictor: {metric: (V, H)}}; runs: {predictor: {kind: frames (V,)}}; interval(values (V,)) -> (low, high)
+    or None. A mean is over what is defined, not NaN, and None if nothing is.
     """
     summary = {}
     for name, rows in scores.items():
-        summary[name] = {key: float(values.mean()) for key, values in rows.items()}
+        summary[name] = {key: defined_mean(values) for key, values in rows.items()}
         summary[name]["mse_interval"] = interval(rows["mse"].mean(1))
         for kind, lengths in runs[name].items():
             summary[name][kind] = {
@@ -26,44 +39,45 @@ def summarise(scores, runs, interval):
     return summary
 
 
+def defined_mean(values):
+    """The mean of what is not NaN, or None."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else None
+
+
 def write_json(path, about, summary):
     with files.whole(path) as partial:
-        partial.write_text(json.dumps({"about": about, "predictors": summary}, indent=1))
+        partial.write_text(json.dumps({"about": about, "predictors": summary}, indent=1, allow_nan=False))
 
 
 def write_csv(path, scores):
-    """A line for each predictor and frame ahead."""
+    """A line for each predictor and frame ahead; what is not defined is left empty."""
     columns = [key for key in next(iter(scores.values())) if key != "primed"]
     with files.whole(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["predictor", "frame", *columns])
         for name, rows in scores.items():
             for t in range(rows["mse"].shape[1]):
-                writer.writerow([name, t + 1, *(f"{rows[key][:, t].mean():.6g}" for key in columns)])
+                means = [defined_mean(rows[key][:, t]) for key in columns]
+                writer.writerow([name, t + 1, *(cell(mean, ".6g") for mean in means)])
 
 
 def print_table(summary):
     """Print the summary in Markdown."""
-    header = [
-        "predictor",
-        "MSE (95 %)",
-        "MAE",
-        "PSNR",
-        "SSIM",
-        "SSIM at range 2",
-        "BCE",
-        "sharpness",
-        "mass",
-        "lost",
-        "primed MSE",
-    ]
-    kinds = [kind for kind in ("coherent", "tracked") if kind in next(iter(summary.values()))]
-    print("|", " | ".join(header + [f"{kind} frames" for kind in kinds]), "|")
-    print("|---" * (len(header) + len(kinds)) + "|")
-    for name, s in summary.items():
-        low, high = s["mse_interval"]
-        cells = [name, f"{s['mse']:.1f} ({low:.1f} to {high:.1f})", f"{s['mae']:.1f}", f"{s['psnr']:.2f}"]
-        cells += [f"{s['ssim']:.3f}", f"{s['ssim_openstl']:.3f}", f"{s['bce']:.1f}"]
-        cells += [f"{s['sharpness']:.2f}", f"{s['mass']:.2f}", f"{s['lost']:.1%}"]
-        cells += [f"{s['primed']:.1f}" if "primed" in s else ""]
-        print("|", " | ".join(cells + [f"{s[kind]['median']:g}" for kind in kinds]), "|")
+    first = next(iter(summary.values()))
+    kinds = [kind for kind in ("coherent", "tracked") if kind in first]
+    header = ["predictor", "MSE (95 %)", *COLUMNS, *(f"{kind} frames" for kind in kinds)]
+    print("|", " | ".join(header), "|")
+    print("|---" * len(header) + "|")
+    for name, measures in summary.items():
+        mse = cell(measures["mse"], ".1f")
+        if measures["mse_interval"]:
+            mse += " ({:.1f} to {:.1f})".format(*measures["mse_interval"])
+        cells = [cell(measures.get(key), form) for key, form in COLUMNS.values()]
+        medians = [cell(measures[kind]["median"], "g") for kind in kinds]
+        print("|", " | ".join([name.replace("|", "\\|"), mse, *cells, *medians]), "|")
+
+
+def cell(number, form):
+    """A number as text, nothing if it is None."""
+    return "" if number is None else format(number, form)

@@ -1,6 +1,7 @@
 """How far predicted frames are from true ones, and whether they still show what they should: one number a frame.
 
-All take frames float32 in [0, 1], predicted and true, (V, T, channels, height, width), and give (V, T).
+All take frames float32 in [0, 1], predicted and true, (V, T, channels, height, width), and give (V, T), NaN where a
+measure is not defined.
 """
 
 from functools import partial
@@ -13,6 +14,8 @@ from tqdm import tqdm
 
 CHUNK = 50  # videos predicted at a time
 TINY = 1e-4  # probabilities are kept this far from 0 and 1
+FAINT = 0.02  # five grey levels of 255: compression leaves that much in a black or flat frame
+WINDOW = 7  # px, of SSIM
 
 
 def mse(predicted, true):
@@ -39,26 +42,32 @@ def bce(predicted, true):
 def ssim(predicted, true, data_range=1.0):
     """Structural similarity (Wang et al. 2004) by scikit-image: 7x7 uniform window, a mean over pixels and channels.
 
-    data_range 1 is that of the frames; 2 is what OpenSTL, and with it most published tables, computes.
+    data_range 1 is that of the frames; 2 is what OpenSTL, and with it most published tables, computes. NaN for frames
+    smaller than the window.
     """
+    if min(true.shape[3:]) < WINDOW:
+        return np.full(true.shape[:2], np.nan)
     pairs = zip(flat(predicted), flat(true), strict=True)
-    values = [structural_similarity(a, b, data_range=data_range, channel_axis=0) for a, b in pairs]
+    values = [structural_similarity(a, b, win_size=WINDOW, data_range=data_range, channel_axis=0) for a, b in pairs]
     return np.reshape(values, predicted.shape[:2])
 
 
 def sharpness(predicted, true):
-    """Gradient energy relative to the true frame's: 1 is as sharp, 0 is flat."""
-    return gradient_energy(predicted) / gradient_energy(true).clip(1e-6)
+    """Gradient energy relative to the true frame's: 1 is as sharp, 0 is flat. NaN where the true frame is flat."""
+    return relative(gradient_energy(predicted), gradient_energy(true), np.ptp(true, (3, 4)).max(2) > FAINT)
 
 
 def mass(predicted, true):
-    """Sum of pixels relative to the true frame's."""
-    return predicted.sum((2, 3, 4)) / true.sum((2, 3, 4)).clip(1e-6)
+    """Sum of pixels relative to the true frame's. NaN where the true frame is black."""
+    return relative(predicted.sum((2, 3, 4)), true.sum((2, 3, 4)), not_black(true))
 
 
 def lost(predicted, true):
-    """1 where the squared error is above a third of the true frame's energy, as if one digit of two were missing."""
-    return (mse(predicted, true) > mse(0, true) / 3).astype(np.float32)
+    """1 where the squared error is above a third of the true frame's energy, as if one digit of two were missing.
+
+    NaN where the true frame is black.
+    """
+    return np.where(not_black(true), mse(predicted, true) > mse(0, true) / 3, np.float32(np.nan))
 
 
 def score(predicted, true):
@@ -90,6 +99,15 @@ def measure(predictors, frames, context, digits, known, keep):
                 row["primed"] = mse(primed, past[:, -1:])
             scores[name].append(row)
     return {name: {key: np.concatenate([r[key] for r in rows]) for key in rows[0]} for name, rows in scores.items()}
+
+
+def relative(value, true_value, defined):
+    """The ratio where it is `defined`, else NaN: all (V, T)."""
+    return np.divide(value, true_value, out=np.full_like(value, np.nan), where=defined)
+
+
+def not_black(frames):
+    return frames.max((2, 3, 4)) > FAINT
 
 
 def gradient_energy(frames):
@@ -134,14 +152,15 @@ class Digits:
         """The score of a frame's worst-found digit, and how far from its place any is found at most, each (V, T).
 
         The score is a digit's best normalised cross-correlation anywhere in the frame, the distance is in pixels.
+        In a flat frame, which correlates with nothing, the score is 0 and the distance NaN.
         frames: the last ones of `videos` (V,), true or predicted; other: look for the digits of so many videos further.
         """
         score, distance = np.ones(frames.shape[:2]), np.zeros(frames.shape[:2])
         corners = self.corners[videos][:, -frames.shape[1] :]
         templates = self.templates[(videos + other) % len(self.templates)]
         for v, t, d in np.ndindex(corners.shape[:3]):
-            if np.ptp(frames[v, t]) < 1e-3:  # correlation with a flat frame is not defined
-                score[v, t], distance[v, t] = 0, np.inf
+            if np.ptp(frames[v, t]) < 1e-3:
+                score[v, t], distance[v, t] = 0, np.nan
                 continue
             found = match_template(frames[v, t, 0], templates[v, d])
             place = np.unravel_index(found.argmax(), found.shape)
@@ -150,25 +169,36 @@ class Digits:
         return score, distance
 
 
-def count_coherent(scores, copy, threshold=None):
-    """Consecutive frames that still show the video: {predictor: {"coherent": (V,), and of digits "tracked"}}.
+def count_coherent_digits(scores, threshold):
+    """Consecutive frames that still show the video: {predictor: {"coherent": (V,), "tracked": (V,)}}.
 
-    scores: {predictor: {metric: (V, H)}}; copy: the predictor that copies the last frame; threshold: that of `Digits`.
-    Digits: sharpness in [0.5, 1.6], mass in [0.8, 1.2] and every digit found; tracked: within 2 pixels of its place.
-    Films: PSNR at least that of copying the last frame, sharpness at least 0.4.
+    scores: {predictor: {metric: (V, H)}}; threshold: that of `Digits`. Coherent: sharpness in [0.5, 1.6], mass in
+    [0.8, 1.2] and every digit found; tracked: within 2 pixels of its place, too.
     """
     runs = {}
     for name, rows in scores.items():
-        if threshold:
-            good = (
-                (rows["sharpness"] >= 0.5) & (rows["sharpness"] <= 1.6) & (rows["mass"] >= 0.8) & (rows["mass"] <= 1.2)
-            )
-            good &= rows["identity"] >= threshold
-            kinds = {"coherent": good, "tracked": good & (rows["distance"] <= 2)}
-        else:
-            kinds = {"coherent": (rows["psnr"] >= scores[copy]["psnr"]) & (rows["sharpness"] >= 0.4)}
-        runs[name] = {kind: run_length(good) for kind, good in kinds.items()}
+        unlike = outside(rows["sharpness"], 0.5, 1.6) | outside(rows["mass"], 0.8, 1.2)
+        coherent = ~unlike & (rows["identity"] >= threshold)
+        tracked = coherent & (rows["distance"] <= 2)
+        runs[name] = {"coherent": run_length(coherent), "tracked": run_length(tracked)}
     return runs
+
+
+def count_coherent_film(scores, copy):
+    """The same of films: {predictor: {"coherent": (V,)}}.
+
+    copy: the predictor that copies the last frame. Coherent: PSNR at least that of `copy`, sharpness at least 0.4.
+    """
+    runs = {}
+    for name, rows in scores.items():
+        coherent = (rows["psnr"] >= scores[copy]["psnr"]) & ~outside(rows["sharpness"], 0.4, np.inf)
+        runs[name] = {"coherent": run_length(coherent)}
+    return runs
+
+
+def outside(values, low, high):
+    """Whether values are out of bounds; NaN, a measure that is not defined, is not."""
+    return (values < low) | (values > high)
 
 
 def run_length(good):
@@ -177,7 +207,9 @@ def run_length(good):
 
 
 def bootstrap(values, seed=0, draws=1000):
-    """The 95 % interval of the mean of values (V,), by drawing videos anew."""
+    """The 95 % interval of the mean of values (V,), by drawing videos anew; None of one, which tells of no spread."""
+    if len(values) == 1:
+        return None
     rng = np.random.default_rng(seed)
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
     return tuple(float(q) for q in np.percentile(means, [2.5, 97.5]))

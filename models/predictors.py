@@ -5,6 +5,8 @@ A predictor is a function of context frames (V, T, channels, height, width) and 
 those before it.
 """
 
+import os
+
 import numpy as np
 import torch
 
@@ -69,7 +71,8 @@ class Trained:
 
     def __init__(self, path, device):
         content = checkpoint.load(path, LatentLSTM)
-        self.name, self.lstm = str(path), checkpoint.build(content, LatentLSTM).to(device)
+        self.name = os.fsencode(path).decode(errors="replace")  # a file's name need not be text
+        self.lstm = checkpoint.build(content, LatentLSTM).to(device)
         self.skip, self.data_file = content["args"]["frame_skip"], checkpoint.parent_path(path, content, "frames")
         codec_id = content["parents"]["codec"]["id"]
         self.codec = Codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
@@ -77,6 +80,12 @@ class Trained:
             raise UserError(
                 f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: train it anew"
             )
+
+    def require_mixture(self, flag):
+        """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing to sample from."""
+        if self.lstm.loss != "mdn":
+            loss = self.lstm.loss
+            raise UserError(f"{flag} draws from a mixture, {self.name} has none: train with --loss mdn, not {loss}")
 
     @torch.no_grad()
     def predict(self, context, future):

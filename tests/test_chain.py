@@ -9,12 +9,14 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from conftest import run
+from PIL import Image, ImageSequence
 
 import evaluate
 import sample_video
 import train_lstm
 from cli import UserError
-from data.pictures import CAPTION, FREE, PRIMED
+from data.pictures import CAPTION, FREE, PRIMED, save_animation, to_uint8
+from models.codec import Codec
 
 
 def test_stages_leave_what_the_next_ones_need(chain):
@@ -64,6 +66,41 @@ def test_more_videos_than_there_are_and_extreme_lengths(chain, tmp_path, prime, 
     assert len(sample(chain, tmp_path, "--prime", prime, "--predict", predict, "--n", 99)) == 4
 
 
+def test_by_default_half_of_a_video_is_fed_in_and_the_rest_compared(chain, tmp_path, capsys):
+    assert len(sample(chain, tmp_path, "--format", "png")) == 4
+    said = capsys.readouterr().out
+    assert "4 videos of the test split, 4 frames fed in" in said
+    assert "no frames to compare" not in said
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(chain, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Codec, "encode", lambda *_: pytest.fail("work was done first"))
+    for dest in ("file", "file/below"):
+        with pytest.raises(UserError, match=r"file.* is no folder that can be written to"):
+            run(sample_video, "--model", chain / "lstm" / "best.pt", "--dest", tmp_path / dest, "--device", "cpu")
+
+
+@pytest.mark.parametrize("fps", [7, 10, 24, 29.97, 30, 50, 60, 75, 120])
+def test_gifs_keep_time(tmp_path, fps):
+    """The sum of the delays is the video's duration, no delay is one that viewers do not keep, none is left out
+    that need not be."""
+    frames = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3) * 4
+    save_animation(tmp_path / "a.gif", frames, fps)
+    with Image.open(tmp_path / "a.gif") as image:
+        delays = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+    assert min(delays) >= 20
+    assert len(delays) == (60 if fps <= 50 else round(60 * 50 / fps))
+    assert sum(delays) == pytest.approx(1000 * 60 / fps, abs=10)
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_frames_of_any_number_of_channels_can_be_drawn(channels, shown):
+    frames = np.random.default_rng(0).integers(0, 256, (2, channels, 4, 6), np.uint8)
+    assert np.array_equal(to_uint8(frames), frames[:, shown].transpose(0, 2, 3, 1))
+    assert np.array_equal(to_uint8(frames / np.float32(255)), to_uint8(frames))
+
+
 def test_run_folders_move_together_and_work_from_anywhere(chain, tmp_path, monkeypatch):
     moved = tmp_path / "moved"
     shutil.copytree(chain, moved)
@@ -93,7 +130,7 @@ def test_samples_of_a_mixture(chain, tmp_path):
     sheets = [iio.imread(next((tmp_path / name).iterdir())) for name in ("a", "b", "mean")]
     assert (sheets[0] == sheets[1]).all()
     assert (sheets[0] != sheets[2]).any()
-    with pytest.raises(UserError, match="train with --loss mdn, not kl"):
+    with pytest.raises(UserError, match=r"--temperature draws from a mixture, .* train with --loss mdn, not kl"):
         run(sample_video, "--model", chain / "lstm" / "best.pt", "--temperature", 1, *small)
     run(
         evaluate, "--model", model, "--samples", 3, "--context", 4, "--horizon", 3, "--dest", tmp_path / "e", "--n", 2

@@ -11,10 +11,13 @@ import torch
 from conftest import run
 
 import evaluate
+import files
 import moving_mnist
 from cli import UserError
-from data.benchmark import read_windows
+from data import hdf5, pictures, tables
+from data.benchmark import is_video_first, read_windows
 from models import metrics, predictors
+from models.codec import Codec
 
 
 def test_metrics_of_frames_of_known_error():
@@ -47,6 +50,58 @@ def test_a_frame_is_lost_with_a_third_of_it():
     assert metrics.lost(predicted, true).tolist() == [[0, 0, 1]]
 
 
+TEXTURE = np.random.default_rng(0).random((1, 8, 8), np.float32)
+NOISE = np.float32(2 / 255) * TEXTURE.round()  # what is left in a black frame by compression
+
+
+@pytest.mark.parametrize(
+    ("frame", "defined"),
+    [
+        (TEXTURE, {"sharpness", "mass", "lost"}),
+        (0 * TEXTURE, set()),
+        (NOISE, set()),
+        (0 * TEXTURE + 0.5, {"mass", "lost"}),
+        (NOISE + 0.5, {"mass", "lost"}),
+    ],
+    ids=["texture", "black", "nearly black", "flat", "nearly flat"],
+)
+def test_a_ratio_to_nothing_is_not_defined(frame, defined):
+    """The truth itself gets the best value wherever there is one, and any other frame a finite one."""
+    true = frame[None, None]
+    for name, best in (("sharpness", 1), ("mass", 1), ("lost", 0)):
+        measure = getattr(metrics, name)
+        np.testing.assert_equal(measure(true, true).tolist(), [[best if name in defined else np.nan]])
+        assert np.isnan(measure(true + 0.25 * TEXTURE, true)).item() != (name in defined)
+
+
+def test_an_exact_frame_is_coherent_where_measures_are_not_defined():
+    future = np.stack([TEXTURE, 0 * TEXTURE, 0 * TEXTURE + 0.5, TEXTURE])[None]
+    scores = {"exact": metrics.score(future, future), "black": metrics.score(0 * future, future)}
+    digits = {"identity": np.ones((1, 4)), "distance": np.zeros((1, 4))}
+    of_digits = metrics.count_coherent_digits({name: rows | digits for name, rows in scores.items()}, 0.5)
+    of_film = metrics.count_coherent_film(scores, "exact")
+    for name, count in (("exact", 4), ("black", 0)):
+        assert of_digits[name]["coherent"] == of_digits[name]["tracked"] == of_film[name]["coherent"] == count
+
+
+def test_tables_leave_out_what_is_not_defined(tmp_path, capsys):
+    columns = dict.fromkeys(["mse", "mae", "psnr", "ssim", "ssim_openstl", "bce", "sharpness", "lost"], np.ones((2, 2)))
+    columns["mass"] = np.array([[1, np.nan], [3, np.nan]])
+    columns["sharpness"] = np.full((2, 2), np.nan)
+    scores = {"a|b": columns}
+    summary = tables.summarise(scores, {"a|b": {}}, metrics.bootstrap)
+    assert summary["a|b"]["mass"] == 2
+    tables.write_json(tmp_path / "m.json", {}, summary)
+    json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+    tables.write_csv(tmp_path / "m.csv", scores)
+    with open(tmp_path / "m.csv") as file:
+        assert [(row["mass"], row["sharpness"]) for row in csv.DictReader(file)] == [("2", ""), ("", "")]
+    tables.print_table(summary)
+    header, _, row = capsys.readouterr().out.splitlines()
+    cells = dict(zip(header.split(" | "), row.replace("a\\|b", "name").split(" | "), strict=True))
+    assert (cells["mass"], cells["sharpness"], cells["lost"]) == ("2.00", "", "100.0%")
+
+
 def test_runs_end_at_the_first_frame_that_is_not_good():
     good = np.array([[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]], bool)
     assert metrics.run_length(good).tolist() == [2, 0, 4]
@@ -57,6 +112,7 @@ def test_bootstrap_covers_the_mean():
     low, high = metrics.bootstrap(values)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.2)
+    assert metrics.bootstrap(values[:1]) is None
 
 
 def test_nearest_training_frame():
@@ -66,8 +122,8 @@ def test_nearest_training_frame():
 
 
 def regenerated(path, mnist):
-    """Videos by the rules of the field's benchmark: a thousand, of MNIST's test digits."""
-    flags = ["--physics", "srivastava", "--seq_len", 20, "--seqs", 1100, "--split", "5/5/100"]
+    """Videos by the rules of the field's benchmark: a thousand, of test digits."""
+    flags = ["--physics", "srivastava", "--nums_per_image", 2, "--seq_len", 20, "--seqs", 1100, "--split", "5/5/100"]
     run(moving_mnist, "--mnist", mnist, "--dest", path, *flags)
     return path
 
@@ -77,30 +133,25 @@ def benchmark(tmp_path_factory):
     return regenerated(tmp_path_factory.mktemp("benchmark") / "b.hdf5", "sample")
 
 
-def reference_figures(path):
+def check_reference_figures(path):
+    """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the mean frame 150."""
     frames, _, _ = read_windows(path, "test", 20)
     past, future = np.split(frames / np.float32(255), 2, axis=1)
     rules = predictors.in_pixels(future.mean((0, 1)))
     figures = {name: metrics.mse(predict(past, future), future).mean() for name, predict in rules.items()}
-    return figures | {"bce": metrics.bce(future, future).mean()}
+    assert figures[predictors.COPY] == pytest.approx(280, rel=0.04)
+    assert figures["black"] == pytest.approx(170, rel=0.04)
+    assert figures["mean frame of the training set"] == pytest.approx(150, rel=0.04)
+    assert metrics.bce(future, future).mean() == pytest.approx(86.5, rel=0.04)
 
 
 def test_the_fields_reference_figures(benchmark):
-    """Of regenerated videos, in units of a black frame's error: the packaged digits are thinner than all of MNIST's."""
-    figures = reference_figures(benchmark)
-    assert figures[predictors.COPY] / figures["black"] == pytest.approx(280 / 170, rel=0.04)
-    assert figures["mean frame of the training set"] / figures["black"] == pytest.approx(150 / 170, rel=0.04)
-    assert figures["bce"] == pytest.approx(86.5, rel=0.04)
+    check_reference_figures(benchmark)
 
 
 @pytest.mark.skipif(not Path("data/mnist/t10k-images-idx3-ubyte.gz").exists(), reason="MNIST in full is not there")
 def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
-    """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the mean frame 150."""
-    figures = reference_figures(regenerated(tmp_path / "b.hdf5", "data/mnist"))
-    assert figures[predictors.COPY] == pytest.approx(280, rel=0.04)
-    assert figures["black"] == pytest.approx(170, rel=0.04)
-    assert figures["mean frame of the training set"] == pytest.approx(150, rel=0.04)
-    assert figures["bce"] == pytest.approx(86.5, rel=0.04)
+    check_reference_figures(regenerated(tmp_path / "b.hdf5", "data/mnist"))
 
 
 def test_digits_are_found_where_they_are(benchmark):
@@ -126,7 +177,7 @@ def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(bench
         score, distance = digits.find(made, np.arange(40))
         scores[name] = {"sharpness": metrics.sharpness(made, future), "mass": metrics.mass(made, future)}
         scores[name] |= {"identity": score, "distance": distance}
-    runs = metrics.count_coherent(scores, predictors.COPY, digits.threshold)
+    runs = metrics.count_coherent_digits(scores, digits.threshold)
     assert np.median(runs["truth"]["coherent"]) == 10
     assert (runs["black"]["coherent"] == 0).all()
 
@@ -163,6 +214,95 @@ def test_the_fields_own_file(chain, tmp_path):
     np.save(tmp_path / "other.npy", videos[:, :, 0])
     with pytest.raises(UserError, match="not uint8"):
         run(evaluate, "--data_file", tmp_path / "other.npy")
+
+
+def test_an_array_with_videos_before_time_is_refused(benchmark, tmp_path):
+    frames = read_windows(benchmark, "test", 20, count=30)[0]  # (V, T, ...)
+    np.save(tmp_path / "time_first.npy", frames[:, :, 0].swapaxes(0, 1))
+    np.save(tmp_path / "video_first.npy", frames[:, :, 0])
+    assert np.array_equal(read_windows(tmp_path / "time_first.npy", "test", 20)[0], frames)
+    assert np.array_equal(read_windows(tmp_path / "time_first.npy", "test", 7, skip=3)[0], frames[:, :19:3])
+    with pytest.raises(UserError, match=r"video_first.npy \(30, 20, 64, 64\) seems to be .* array.swapaxes\(0, 1\)"):
+        read_windows(tmp_path / "video_first.npy", "test", 20)
+
+
+def test_the_order_of_an_array_is_doubted_only_where_it_shows(benchmark):
+    videos = read_windows(benchmark, "test", 20, count=20)[0][:, :, 0]
+    assert is_video_first(videos)
+    blank, still, same = 0 * videos, np.repeat(videos[:, :1], 20, axis=1), np.repeat(videos[:1], 20, axis=0)
+    film = same[0, np.clip(3 * np.arange(20) + np.arange(20)[:, None], 0, 19)]
+    for unclear in (blank, still, same, videos[:1], videos[:, :1], film):
+        assert not is_video_first(unclear)
+        assert not is_video_first(unclear.swapaxes(0, 1))
+
+
+def film(path, videos):
+    """A file of videos (V, T, channels, height, width) uint8, the same in each split."""
+    with hdf5.create(path, "frames", {"source": "film", "frame_rate": 10.0, "frame_skip": 1}) as file:
+        for split in hdf5.SPLITS:
+            file[f"{split}/frames"] = videos.reshape(-1, *videos.shape[2:])
+            file[f"{split}/starts"] = np.arange(len(videos) + 1) * videos.shape[1]
+    return path
+
+
+def test_frames_that_are_black_or_tiny_or_of_five_channels(tmp_path, capsys):
+    """Still videos, so that a copy is exact; the third is black. Frames of 6 pixels are smaller than SSIM's window."""
+    stills = np.random.default_rng(0).integers(100, 256, (3, 1, 5, 6, 6), dtype=np.uint8)
+    stills[2] = 0
+    path = film(tmp_path / "film.hdf5", stills.repeat(6, axis=1))
+    run(evaluate, "--data_file", path, "--context", 3, "--horizon", 3, "--dest", tmp_path / "e", "--device", "cpu")
+    table = json.loads((tmp_path / "e/metrics.json").read_text(), parse_constant=pytest.fail)["predictors"]
+    copy, mean = table[predictors.COPY], table["mean frame of the training set"]
+    assert copy["mass"] == copy["sharpness"] == 1
+    assert copy["lost"] == 0
+    assert copy["coherent"]["median"] == 3
+    assert mean["mass"] == pytest.approx(2 / 3, rel=0.1)
+    assert mean["sharpness"] < 1
+    assert copy["ssim"] is None
+    assert (tmp_path / "e" / "strips.png").stat().st_size > 0
+
+
+def test_one_video_has_no_other_to_tell_its_digits_from(chain, tmp_path, capsys):
+    flags = ["--data_file", chain / "frames.hdf5", "--context", 4, "--horizon", 3, "--dest", tmp_path / "e"]
+    run(evaluate, *flags, "--n", 1, "--device", "cpu")
+    content = json.loads((tmp_path / "e/metrics.json").read_text(), parse_constant=pytest.fail)
+    assert content["about"]["videos"] == 1
+    for table in content["predictors"].values():
+        assert not {"identity", "distance", "coherent", "tracked"} & table.keys()
+    assert "coherent and tracked frames are not counted" in capsys.readouterr().out
+
+
+def never(*_):
+    pytest.fail("work was done first")
+
+
+def test_what_cannot_be_had_is_told_before_the_work(chain, tmp_path, monkeypatch):
+    monkeypatch.setattr(Codec, "encode", never)
+    (tmp_path / "file").write_text("")
+    flags = ["--model", chain / "lstm" / "best.pt", "--context", 4, "--horizon", 3, "--device", "cpu"]
+    for dest in ("file", "file/below"):
+        with pytest.raises(UserError, match=r"file.* is no folder that can be written to"):
+            run(evaluate, *flags, "--dest", tmp_path / dest)
+    with pytest.raises(UserError, match=r"p\.hdf5 cannot be written"):
+        run(evaluate, *flags, "--dest", tmp_path / "e", "--save_predictions", tmp_path / "file" / "p.hdf5")
+    with pytest.raises(UserError, match=r"--samples draws from a mixture, .* train with --loss mdn, not kl"):
+        run(evaluate, *flags, "--dest", tmp_path / "e", "--samples", 2)
+    (tmp_path / "busy").mkdir()
+    with (
+        files.lock(tmp_path / "busy" / ".lock", "not free"),
+        pytest.raises(UserError, match="in use by another process"),
+    ):
+        run(evaluate, *flags, "--dest", tmp_path / "busy")
+
+
+@pytest.mark.parametrize("name", ["_runs/best.pt", "$x$", "x$\\frac$"])
+def test_names_in_curves_are_not_markup(name, tmp_path):
+    """A name is drawn as it is: the legend shows it, and another name looks different."""
+    drawn = {}
+    for other in (name, name.replace("$", ""), ""):
+        pictures.save_curves(tmp_path / "c.png", {other: np.ones(3)})
+        drawn[other] = (tmp_path / "c.png").read_bytes()
+    assert len(set(drawn.values())) == len(drawn)
 
 
 def test_without_memory_a_prediction_knows_one_frame(chain):
