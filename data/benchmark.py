@@ -1,5 +1,6 @@
 """Videos of one length to measure predictions on: windows of our own files, or the field's mnist_test_seq.npy."""
 
+import errno
 import itertools
 import json
 from contextlib import contextmanager
@@ -51,7 +52,12 @@ def read_npy(path, length, skip, count):
     be (N, T, height, width).
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # never unpickles, maps what the file has room for
+        try:
+            array = np.lib.format.open_memmap(path, mode="r")  # never unpickles, maps what the file has room for
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            array = np.load(path, allow_pickle=False)  # from a disk whose files cannot be mapped
     except FileNotFoundError:
         raise UserError(f"{path} is not there; fetch it, or name another file") from None
     except Exception as error:  # numpy's parser of headers is Python's own

@@ -17,6 +17,7 @@ import train_lstm
 import train_vcae
 from cli import UserError
 from data import hdf5
+from data.benchmark import read_windows
 from models import checkpoint
 from models.lstm import LatentLSTM
 from models.vae import VCAE
@@ -91,8 +92,11 @@ def test_a_disk_without_locks(tmp_path, monkeypatch, capsys):
     assert [said.count(f"{folder} lies on a disk without locks") for folder in (tmp_path, vcae)] == [1, 1]
 
 
-def test_a_disk_whose_files_cannot_be_mapped(chain, monkeypatch):
+def test_a_disk_whose_files_cannot_be_mapped(chain, tmp_path, monkeypatch):
+    np.save(tmp_path / "videos.npy", np.arange(3 * 2 * 8 * 8, dtype=np.uint8).reshape(3, 2, 8, 8))
+
     def read():
+        yield torch.from_numpy(read_windows(tmp_path / "videos.npy", "test", 3)[0])
         frames = hdf5.Frames(chain / "frames.hdf5", "train", crop=(32, 32))
         windows = hdf5.Windows(chain / "vcae" / "latents.hdf5", "train", 4, 1, 0)
         yield frames.evenly_spaced(7)
