@@ -14,22 +14,18 @@ train() { # SCRIPT RUN_FOLDER FLAGS...: begin a training, or go on with it
     local resume=()
     [ -e "$2/last.pt" ] && resume=(--resume)
     # an empty array is unbound to the bash of macOS
-    $python "$1" --save_to "$2" "${@:3}" ${fast[@]+"${fast[@]}"} ${resume[@]+"${resume[@]}"}
+    $python "$1" --save_to "$2" "${@:3}" ${resume[@]+"${resume[@]}"}
 }
 
 mnist() {
     local frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm pictures=picture_output/demo
     echo "1/5 bouncing digits"
-    [ -e $frames ] ||
-        $python moving_mnist.py --dest $frames --mnist sample --nums_per_image 1 --seqs 5000 --seq_len 40 --split 90/5/5
+    [ -e $frames ] || $python moving_mnist.py --dest $frames --mnist sample
     echo "2/5 the autoencoder: frames to 32 latents and back"
     [ -e $vcae/pictures/reconstructions.png ] || # its last file
-        train train_vcae.py $vcae --data_file $frames --arch deep --nfilts 16 --beta 0.5 --num_epochs 2
-    echo "3/5 the LSTM: the next latent, first from true latents, then from its own"
-    local flags=(--data_file $vcae/latents.hdf5 --loss mse --lstm_n_hid 512 --layers 1 --dropout 0 --schedule cosine)
-    train train_lstm.py ${lstm}_teacher "${flags[@]}" --lr 2e-3 --num_epochs 40
-    train train_lstm.py $lstm "${flags[@]}" --lr 1e-3 --num_epochs 20 --seq_length 20 --rollout 10 \
-        --init_from ${lstm}_teacher/best.pt
+        train train_vcae.py $vcae --data_file $frames
+    echo "3/5 the LSTM: the next latent, from true latents and from its own"
+    train train_lstm.py $lstm --data_file $vcae/latents.hdf5
     echo "4/5 held-out videos and their prediction"
     $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
     $python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null
@@ -46,18 +42,15 @@ movie() {
     # the trailer's last seconds are a title card
     [ -e $frames ] || $python movie_frames.py data/big_buck_bunny/*.mp4 --end 46 --dest $frames
     echo "2/6 the convolutional autoencoder"
-    train train_cae.py ${run}_cae --data_file $frames --batch_size 16 --schedule cosine --num_epochs 12
+    train train_cae.py ${run}_cae --data_file $frames ${fast[@]+"${fast[@]}"}
     echo "3/6 the deconvoluter: features to frames"
-    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --arch deep --batch_size 8 --schedule cosine --lr 1e-3 \
-        --num_epochs 6
+    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt ${fast[@]+"${fast[@]}"}
     echo "4/6 the VAE: features to 256 latents and back"
     [ -e ${run}_vae/pictures/reconstructions.png ] ||
-        train train_vae_on_convs.py ${run}_vae "${parents[@]}" --arch deep --batch_size 32 --schedule cosine --lr 1e-3 \
-            --num_epochs 20
+        train train_vae_on_convs.py ${run}_vae "${parents[@]}" ${fast[@]+"${fast[@]}"}
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
-    local flags=(--data_file ${run}_vae/latents.hdf5 --loss mse --residual first --lstm_n_hid 512 --layers 1)
-    flags+=(--batch_size 16 --schedule cosine --lr 1e-3 --num_epochs 60)
-    train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12
+    local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --batch_size 16 --lr 1e-3)
+    train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12 --rollout 0
     train train_lstm.py ${run}_lstm "${flags[@]}" --seq_length 18 --rollout 10 --init_from ${run}_teacher/best.pt
     echo "6/6 shots and their prediction"
     local split
