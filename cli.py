@@ -63,16 +63,17 @@ class Switch(argparse.BooleanOptionalAction):
         setattr(namespace, self.dest, (value.lower() == "true") != option_string.startswith("--no-"))
 
 
-def whole(least):
-    """An argparse type: a whole number of at least `least`."""
+def whole(least, most=None):
+    """An argparse type: a whole number of at least `least`, and at most `most` if given."""
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def parse(text):
         try:
             value = int(text)
         except ValueError:
             value = None
-        if value is None or value < least:
-            raise argparse.ArgumentTypeError(f"takes a whole number of at least {least}, not {text!r}")
+        if value is None or value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r}")
         return value
 
     return parse
