@@ -13,7 +13,7 @@ SIZES, RATES = hdf5.ATTRIBUTES["frame_size"], hdf5.ATTRIBUTES["frame_rate"]
 def flags():
     parser = cli.Parser(__doc__)
     parser.add_argument(
-        "films", nargs="+", metavar="FILM", help="a film, or a folder of films or pictures and so on down"
+        "films", nargs="+", metavar="FILM", help="a film, or a folder of films, pictures or such folders"
     )
     parser.add_argument("--dest", default="data/movie.hdf5", help="the file to make")
     parser.add_argument("--frame_size", type=cli.whole(SIZES[0], SIZES[-1]), default=64, help="short edge in pixels")
@@ -57,29 +57,31 @@ def main(args):
     shares = [int(share) for share in args.split.split("/")]
 
     films, passed = footage.find(args.films)
-    found = len(films)
-    if args.split_file:
-        films = footage.read_list(args.split_file, films)
-    left_out = found - len(films)
+    listed = footage.read_list(args.split_file, films) if args.split_file else films
+    left_out = len(films) - len(listed)
     width, height = map(int, args.shape.lower().split("x")) if args.shape else (args.frame_size, args.frame_size)
     selection = args.fps, args.start, args.end, args.crop_bars
-    films = footage.inspect_all(films, passed, args.min_frames, (height, width), *selection)
+    films = footage.inspect_all(listed, passed, args.min_frames, (height, width), *selection)
     rate = movie.common_rate(films, args.fps)
-    split_by = args.split_by
+    split_by = "file"
     if not args.split_file:
-        split_by = footage.choose_splits(films, split_by, shares, rate, args.min_frames)
+        split_by = footage.choose_splits(films, args.split_by, shares, rate, args.min_frames)
     height, width = (height, width) if args.shape else movie.common_shape(films)
 
     names = ",".join(Path(path).resolve().name for path in args.films)
     if len(os.fsencode(names)) > 1000:
         names = f"{Path(args.films[0]).resolve().name} and {len(args.films) - 1} others"
     about = {**vars(args), "films": names, "fps": rate, "end": max(film.end for film in films)}
-    about |= {"shape": f"{width}x{height}", "split_by": split_by, "split_file": args.split_file or ""}
+    about |= {"frame_size": min(width, height), "shape": f"{width}x{height}"}
+    about |= {"split_by": split_by, "split_file": args.split_file or ""}
     about |= {"source": names, "frame_rate": rate, "frame_skip": 3}  # as in 2016, every third frame makes a sequence
     frame = (1 if args.grey else 3, height, width)
     counts = shots.write_films(args.dest, films, frame, rate, shares, args.detect_cuts, args.min_frames, about)
 
     footage.report(films, passed, left_out, (height, width))
+    for split in ("train", "valid"):
+        if not counts[split][1]:
+            print(f"nothing in {split}: the scripts that train will want some")
     told = ", ".join(f"{frames} {split} frames (shots: {count})" for split, (frames, count) in counts.items())
     print(f"{args.dest}: {told}, {width}x{height} pixels, {rate:.4g} a second")
 

@@ -39,8 +39,7 @@ class Film:
     pictures without times; rate: frames a second on average; start, end: seconds after the first frame; first: the
     first frame's own time in seconds, None if the frames carry none; crop: left, top, width, height as shares of the
     stored frame; shape: (height, width) of the small frames before `shrinker` crops them; damaged: some of the file is
-    missing or does not decode; frames: how many were taken; shots: how many of
-    its shots were kept.
+    missing or does not decode; frames: how many were taken; shots: how many shots were kept.
     """
 
     path: Path
@@ -167,20 +166,17 @@ def read_timeline(film):
             # Some containers count their duration from time 0 (Matroska), others from the first frame.
             duration, offset = container.duration / 1e6, (container.start_time or 0) / 1e6
             film.damaged |= reached < min(duration, offset + duration) - 1
+    # The packets know the rate better than the header. But their times may be missing, start over (on DVDs), or be
+    # rounded to milliseconds (24 frames a second would be 23.998); and two may be one frame (interlaced television).
+    unreliable = span <= 0 or untimed or starts_over
     if span > 0:
         film.first, film.rate = first, (count - 1) / span
-    # The packets know the rate, but where times are missing, start over (on DVDs) or are rounded to milliseconds (24
-    # frames a second would be 23.998), and where two packets are one frame (interlaced television).
-    if span <= 0 or (
-        header
-        and (
-            abs(header / film.rate - 1) < 0.001
-            or (film.rate > 1.2 * header and (untimed or starts_over or frames_are_pairs(film)))
-        )
-    ):
+        rounded = abs(header / film.rate - 1) < 0.001
+        too_many = film.rate > 1.2 * header > 0 and (unreliable or frames_are_pairs(film))
+    if span <= 0 or rounded or too_many:
         film.rate = header or PICTURES_RATE
-        if span <= 0 or untimed or starts_over:
-            span = max(span, (count - 1) / film.rate)
+    if unreliable:
+        span = max(span, (count - 1) / film.rate)
     film.end = span + 1 / film.rate
 
 
