@@ -1,14 +1,11 @@
-"""Films and folders of pictures to small frames: decoded at a constant rate, cut into shots, split by time.
+"""Films, animations and folders of pictures to small frames: decoded at a constant rate, upright, averaged, cropped.
 
-Nothing here holds more than a few frames: they go to a temporary file without a name beside the final one, which the
-system frees even if the process is killed, and from there to HDF5 in pieces.
+Nothing here holds more than a few frames.
 """
 
 import itertools
 import math
 import re
-import tempfile
-from array import array
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,35 +13,43 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
-from tqdm import tqdm
 
 from cli import UserError
-from data import hdf5
+from data import hdf5, stills
 
-PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-PICTURES_RATE = 24.0  # frames a second of a folder, which cannot say it
-ROWS = 500  # frames copied at a time
+PICTURES_RATE = 24.0  # frames a second where nothing says it: of folders of pictures, of pages
+PROBED = 12  # frames decoded where a file contradicts itself about its rate
 SAMPLES = 16  # frames over the film in which black bars are looked for
 BLACK = 24  # a bar's pixels are darker than this on average, of 255
-MAX_PIXELS = 2**26  # of a frame, twice what 8K has: a small file may claim any number
 MAX_ASPECT = 100  # long edge over short edge of a frame
-FLOOR, RATIO, NEAR, DARK = 12, 2.5, 4, 12  # see `find_cuts`
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
 
 @dataclass
 class Film:
-    """A film file or a folder of pictures, and what is taken from it.
+    """A film, an animation or a folder of pictures, and what is taken from it.
 
-    rate: frames a second on average; start, end: seconds after its first frame; first: the first frame's own time in
-    seconds, None if the frames carry none; crop: left, top, width, height as shares of the frame; shape: (height,
-    width) of the small frames; damaged: some of the file is missing or does not decode; frames: how many were kept.
+    kind: "film" (ffmpeg reads it), "animation" (Pillow reads it) or "pictures"; root: the folder that was named and
+    holds it; named: it was named itself; split: where all of it goes, None if it is to be divided. `inspect` and what
+    reads the film set the rest.
+
+    cover: (height, width) that a small frame fills and, along one edge, may overhang; default_rate: frames a second of
+    pictures without times; rate: frames a second on average; start, end: seconds after the first frame; first: the
+    first frame's own time in seconds, None if the frames carry none; crop: left, top, width, height as shares of the
+    stored frame; shape: (height, width) of the small frames before `shrinker` crops them; damaged: some of the file is
+    missing or does not decode; frames: how many were taken; shots: how many shots were kept.
     """
 
     path: Path
-    pictures: list[Path]
-    frame_size: int
-    rate: float
+    kind: str = "film"
+    root: Path = Path()
+    named: bool = True
+    split: str | None = None
+    cover: tuple = (64, 64)
+    default_rate: float = PICTURES_RATE
+    rate: float = PICTURES_RATE
     first: float | None = None
     start: float = 0.0
     end: float = math.inf
@@ -53,46 +58,49 @@ class Film:
     shape: tuple = ()
     damaged: bool = False
     frames: int = 0
+    shots: int = 0
 
 
-def inspect(path, frame_size, fps=None, start=0.0, end=None, crop_bars=False):
-    """The Film at `path`, its packets counted, no more than a few frames decoded.
+def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
+    """Find out what there is of a film: packets are counted, of animations all frames; few others are decoded.
 
-    frame_size: short edge of the small frames in pixels; fps: the rate of a folder of pictures; start, end: seconds;
-    crop_bars: leave out black bars. Raises UserError if there is nothing to see at `path` or none of it is selected.
+    cover: as of Film; fps: the rate of pictures without times; start, end: seconds; crop_bars: leave out black bars.
+    Raises UserError if there is nothing to see or none of it is selected.
     """
-    path = Path(path)
-    if path.is_dir():
-        pictures = list_pictures(path)
-        film = Film(path, pictures, frame_size, fps or PICTURES_RATE)
-        film.end = len(pictures) / film.rate
+    film.cover, film.default_rate = cover, fps or PICTURES_RATE
+    if film.kind == "pictures":
+        film.rate = film.default_rate
+        film.end = len(list_pictures(film.path)) / film.rate
+    elif film.kind == "animation":
+        seconds = [duration for duration, _ in played(film)]
+        film.end = sum(seconds)
+        film.rate = len(seconds) / film.end
     else:
-        film = Film(path, [], frame_size, PICTURES_RATE)
         read_timeline(film)
+    if not hdf5.ATTRIBUTES["frame_rate"][0] <= film.rate <= hdf5.ATTRIBUTES["frame_rate"][1]:
+        raise UserError(f"{film.path} claims {film.rate:.3g} frames a second; is it damaged?")
     if start >= film.end:
-        raise UserError(f"--start {start:g} is past the end of {path}, which lasts {film.end:.1f} seconds")
+        raise UserError(f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds")
     film.start, film.end = start, min(film.end, end or math.inf)
     seen = next(frames_from(film, film.start), None)
     if seen is None:
-        raise UserError(f"{path}: not one frame can be decoded; is it damaged?")
+        raise UserError(f"{film.path}: not one frame can be decoded; is it damaged?")
     if crop_bars:
         film.crop = find_bars(film)
     film.shape = small_shape(film, seen[1])
-    if max(film.shape) > MAX_ASPECT * frame_size:
-        raise UserError(f"{path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?")
-    return film
+    if max(film.shape) > MAX_ASPECT * min(film.shape):
+        raise UserError(f"{film.path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?")
+
+
+def natural(path):
+    """A key to sort by: frame2 before frame10."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
 
 
 def list_pictures(folder):
-    """The pictures in `folder`, in natural order: frame2 before frame10. Raises UserError if there is none."""
-
-    def natural(path):
-        return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
-
-    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
-    if not found:
-        raise UserError(f"{folder} holds no pictures ({' '.join(sorted(PICTURES))}); name a film or another folder")
-    return sorted(found, key=natural)
+    """The still pictures in `folder`, in natural order."""
+    found = [p for p in folder.iterdir() if p.suffix.lower() in stills.SUFFIXES and not p.name.startswith(".")]
+    return [p for p in sorted(found, key=natural) if p.is_file() and not stills.is_animation(p)]
 
 
 @contextmanager
@@ -105,7 +113,7 @@ def opened(path):
         # The prefix keeps a colon or a percent sign in a name from meaning a protocol or a series of files.
         container = av.open(f"file:{path}", metadata_errors="ignore")
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; name a film or a folder of pictures") from None
+        raise UserError(f"{path} is not there; name a film, or a folder of films or pictures") from None
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a film ({error.strerror}); is it one, and whole?") from None
     with container:
@@ -113,14 +121,12 @@ def opened(path):
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         streams = [s for s in streams if s.codec_context]  # none: ffmpeg does not know the codec
         if not streams or container.format.name == "tty":
-            raise UserError(f"{path} has no video stream that ffmpeg can read; name a film or a folder of pictures")
-        limit_pixels(streams[0])
-        yield container, streams[0]
-
-
-def limit_pixels(stream):
-    """Have frames of more than MAX_PIXELS refused as damaged."""
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            raise UserError(
+                f"{path} has no video stream that ffmpeg can read; name a film, or a folder of films or pictures"
+            )
+        stream = max(streams, key=lambda s: s.frames)  # beside a film there may be a still of it
+        stream.codec_context.options = {"max_pixels": str(stills.MAX_PIXELS)}  # larger frames do not decode
+        yield container, stream
 
 
 def packets(container, *streams):
@@ -131,42 +137,98 @@ def packets(container, *streams):
 
 
 def read_timeline(film):
-    """Set the first time, end, rate, pixel aspect and damage of a film file by reading its packets, decoding none."""
+    """Set the first time, end, rate, pixel aspect and damage of a film file by reading its packets."""
     with opened(film.path) as (container, stream):
-        count, times, reached = 0, [math.inf, -math.inf], -math.inf
+        count, untimed, starts_over, before = 0, False, False, -math.inf
+        first, last, reached = math.inf, -math.inf, -math.inf
         for packet in packets(container):
             if packet is None or packet.is_discard:
                 continue
             film.damaged |= packet.is_corrupt
-            count += packet.stream_index == stream.index
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None:
                 begin, until = float(time * packet.time_base), float((time + (packet.duration or 0)) * packet.time_base)
                 reached = max(reached, until)
-                if packet.stream_index == stream.index:
-                    times = [min(times[0], begin), max(times[1], begin)]
+            if packet.stream_index != stream.index:
+                continue
+            count += 1
+            untimed |= time is None
+            if time is not None:
+                first, last = min(first, begin), max(last, begin)
+            if packet.dts is not None:
+                starts_over |= packet.dts < before
+                before = packet.dts
         if not count:
             raise UserError(f"{film.path}: not one frame can be decoded; is it damaged?")
-        rate, span = stream.average_rate, times[1] - times[0]
-        if span > 0:
-            film.first, film.rate = times[0], (count - 1) / span
-        # The header knows better where times are rounded to milliseconds (24 frames a second would be 23.998), are
-        # missing, or start over (on DVDs).
-        if span <= 0 or (rate and (abs(rate / film.rate - 1) < 0.001 or film.rate > 1.2 * rate)):
-            film.rate = float(rate or PICTURES_RATE)
-            span = max(span, (count - 1) / film.rate)
-        film.end = span + 1 / film.rate
+        header, span = float(stream.average_rate or 0), last - first
         film.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         if container.duration is not None and math.isfinite(reached):
-            film.damaged |= reached < ((container.start_time or 0) + container.duration) / 1e6 - 1
+            # Some containers count their duration from time 0 (Matroska), others from the first frame.
+            duration, offset = container.duration / 1e6, (container.start_time or 0) / 1e6
+            film.damaged |= reached < min(duration, offset + duration) - 1
+    # The packets know the rate better than the header. But their times may be missing, start over (on DVDs), or be
+    # rounded to milliseconds (24 frames a second would be 23.998); and two may be one frame (interlaced television).
+    unreliable = span <= 0 or untimed or starts_over
+    if span > 0:
+        film.first, film.rate = first, (count - 1) / span
+        rounded = abs(header / film.rate - 1) < 0.001
+        too_many = film.rate > 1.2 * header > 0 and (unreliable or frames_are_pairs(film))
+    if span <= 0 or rounded or too_many:
+        film.rate = header or PICTURES_RATE
+    if unreliable:
+        span = max(span, (count - 1) / film.rate)
+    film.end = span + 1 / film.rate
+
+
+def frames_are_pairs(film):
+    """Whether the film's first frames last as long as two packets, or longer."""
+    times = [time for time, _ in itertools.islice(frames_from(film, 0), PROBED)]
+    return len(times) > 1 and (times[-1] - times[0]) / (len(times) - 1) > 1.5 / film.rate
 
 
 def frames_from(film, start):
     """Yield (seconds after the film's first frame, av.VideoFrame), from `start` or somewhat earlier."""
-    if film.pictures:
-        for i in range(int(start * film.rate), len(film.pictures)):
-            yield i / film.rate, read_picture(film.pictures[i])
-        return
+    if film.kind == "film":
+        yield from decoded(film, start)
+    elif film.kind == "animation":
+        time = 0.0
+        for seconds, picture in played(film):
+            if time + seconds > start:
+                yield time, as_frame(picture)
+            time += seconds
+    else:
+        pictures = list_pictures(film.path)
+        for i in range(min(int(start * film.rate), len(pictures) - 1), len(pictures)):
+            try:
+                picture = stills.read(pictures[i])
+            except UserError:
+                if film.named:
+                    raise
+                film.damaged = True  # one of many: the rest of it is good
+                continue
+            yield i / film.rate, as_frame(picture)
+
+
+def as_frame(picture):
+    """An upright picture (height, width, 3) uint8 as ffmpeg's filters take it."""
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+
+
+def played(film):
+    """Yield (seconds on screen, picture) for each frame of an animation, as far as it can be read."""
+    started = False
+    try:
+        for seconds, picture in stills.frames(film.path):
+            yield seconds or 1 / film.default_rate, picture
+            started = True
+    except UserError:
+        if not started:
+            raise
+        film.damaged = True
+
+
+def decoded(film, start):
+    """Yield (seconds after the film's first frame, av.VideoFrame) for a film file, from `start` or earlier."""
     with opened(film.path) as (container, stream):
         stream.thread_type = "AUTO"  # by frame where the codec can, else by slice
         if start and film.first is not None:
@@ -189,21 +251,11 @@ def frames_from(film, start):
                 yield before, frame
 
 
-def read_picture(path):
-    """The picture at `path` as an av.VideoFrame. Raises UserError if it is none."""
-    try:
-        with open(path, "rb") as file, av.open(file, metadata_errors="ignore") as container:
-            limit_pixels(container.streams.video[0])
-            return next(container.decode(video=0))
-    except (av.FFmpegError, StopIteration, IndexError, AttributeError):  # of no codec context, the last
-        raise UserError(f"{path} is no picture that ffmpeg can read; remove or replace it") from None
-
-
 def sampled(film, rate):
     """Yield frames at `rate` a second from the film's start to its end.
 
     Each is what is on screen in the middle of its interval, which leaves half an interval for rounded times. Frames
-    are repeated where the film has gaps.
+    are repeated where the film has gaps. However short the selection, there is one: the frame with which it begins.
     """
     count, done, shown, last = ticks(film, rate), 0, None, 0.0
     for time, frame in itertools.chain(frames_from(film, film.start), [(None, None)]):
@@ -214,6 +266,8 @@ def sampled(film, rate):
             done += 1
         if done == count:
             return
+        if frame is None and not done and shown is not None:
+            yield shown
         shown, last = frame, time
 
 
@@ -234,43 +288,71 @@ def stored_size(film, frame):
 
 
 def small_size(film, frame):
-    """(width, height) of a small frame before it is turned upright: short edge `frame_size`, aspect ratio kept."""
+    """(width, height) of a small frame before it is turned upright: `cover` is filled, the aspect ratio kept."""
     _, _, width, height = stored_size(film, frame)
     width *= film.pixel_aspect
-    scale = film.frame_size / min(width, height)
-    return round(width * scale), round(height * scale)
+    fill_height, fill_width = reversed(film.cover) if turns(frame)[0] else film.cover
+    scale = max(fill_width / width, fill_height / height)
+    return max(round(width * scale), fill_width), max(round(height * scale), fill_height)
 
 
 def small_shape(film, frame):
     """(height, width) of a small frame, upright."""
     width, height = small_size(film, frame)
-    return (width, height) if quarter_turns(frame) % 2 else (height, width)
+    return (width, height) if turns(frame)[0] else (height, width)
 
 
-def quarter_turns(frame):
-    """How many quarter turns counter-clockwise set the frame upright."""
-    return round(frame.rotation / 90) % 4
+def turns(frame):
+    """What sets a frame upright: whether to exchange rows and columns, to mirror left to right, and top to bottom.
 
-
-def shrinker(film):
-    """A function from av.VideoFrame to (3, height, width) uint8 RGB: cropped, area-averaged, upright, alpha on black.
-
-    It raises UserError if a frame has another shape than the film's first.
+    It is done in this order. A pixel at (x, y) of the stored frame belongs at (a x + c y, b x + d y), but for a shift.
     """
-    graphs = {}
+    a, b, c, d = 1, 0, 0, 1
+    try:
+        for data in frame.side_data:
+            if data.type == Type.DISPLAYMATRIX:
+                a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(int).tolist()
+    except (
+        ValueError
+    ):  # PyAV stumbles over kinds of data that it does not know; the angle it knows, mirrors it does not
+        angle = math.radians(frame.rotation)
+        a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        return True, c < 0, b < 0
+    return False, a < 0, d < 0
+
+
+def shrinker(film, shape):
+    """A function from av.VideoFrame to uint8 of `shape`: (channels, height, width), RGB or grey.
+
+    Frames are averaged over the area of each small pixel, transparency on black, set upright and cropped around the
+    centre. It raises UserError if a frame made small is smaller than `shape`.
+    """
+    graphs, (channels, *target) = {}, shape
 
     def shrink(frame):
-        shape = small_shape(film, frame)
-        if shape != film.shape:
+        height, width = small_shape(film, frame)
+        top, left = (height - target[0]) // 2, (width - target[1]) // 2
+        if top < 0 or left < 0:
             raise UserError(
                 f"{film.path}: the pictures change their shape, from {film.shape[1]}x{film.shape[0]} to "
-                f"{shape[1]}x{shape[0]} when made small; give the parts one by one"
+                f"{width}x{height} when made small; give --shape {target[1]}x{target[0]}, which all can be cropped to"
             )
         key = frame.width, frame.height, frame.format.name
         if key not in graphs:
             graphs[key] = filter_graph(film, frame)
         graphs[key].push(frame)
-        small = np.rot90(graphs[key].pull().to_ndarray(), quarter_turns(frame))
+        small = graphs[key].pull().to_ndarray()  # (stored height, stored width, 3)
+        transpose, mirror, flip = turns(frame)
+        if transpose:
+            small = small.swapaxes(0, 1)
+        if mirror:
+            small = small[:, ::-1]
+        if flip:
+            small = small[::-1]
+        small = small[top : top + target[0], left : left + target[1]]
+        if channels == 1:
+            small = np.rint(small @ LUMA).astype(np.uint8)[..., None]
         return np.ascontiguousarray(small.transpose(2, 0, 1))
 
     return shrink
@@ -326,135 +408,5 @@ def common_rate(films, fps=None):
 
 
 def common_shape(films):
-    """(height, width) of the small frames of all films. Raises UserError if they differ."""
-    for film in films:
-        if film.shape != films[0].shape:
-            (h0, w0), (h, w) = films[0].shape, film.shape
-            raise UserError(
-                f"made small, {films[0].path} is {w0}x{h0} and {film.path} is {w}x{h}: "
-                "one file holds one size, so give each film its own --dest, or try --crop_bars"
-            )
-    return films[0].shape
-
-
-def write_films(dest, films, rate, shares, detect_cuts, min_frames, attributes):
-    """Write the small frames of `films` and the bounds of their shots, each split's films one after the other.
-
-    rate: frames a second; shares: three whole numbers, the parts of train, valid and test; min_frames: shorter shots
-    are dropped; attributes: what the file says about itself. Sets each film's `frames` and `damaged`.
-    Returns {split: (frames, shots)}. Raises UserError if a film is too short for each split to have a video.
-    """
-    Path(dest).parent.mkdir(parents=True, exist_ok=True)
-    videos, shape = {split: [] for split in hdf5.SPLITS}, (3, *films[0].shape)
-    with tempfile.TemporaryFile(dir=Path(dest).parent) as file:
-        first = 0
-        for film in films:
-            differences, brightness = decode(film, rate, file)
-            film.frames = len(differences)
-            raw = np.memmap(file, np.uint8, "r", shape=(first + film.frames, *shape))
-            cuts = find_cuts(raw[first:], differences, brightness) if detect_cuts else []
-            spans = divide(film.frames, cuts, shares, math.ceil(rate), min_frames)
-            if any(share and not spans[split] for split, share in zip(hdf5.SPLITS, shares, strict=True)):
-                raise UserError(
-                    f"{film.path} is too short: {film.frames} frames with {len(cuts)} cuts do not give each split "
-                    f"a shot of {min_frames} frames; take more of it, a longer film, or another --split"
-                )
-            for split in hdf5.SPLITS:
-                videos[split] += [(first + a, first + b) for a, b in spans[split]]
-            first += film.frames
-        with hdf5.create(dest, "frames", attributes) as target:
-            copy(raw, videos, target)
-    return {split: (sum(b - a for a, b in spans), len(spans)) for split, spans in videos.items()}
-
-
-def decode(film, rate, file):
-    """Append a film's small frames to the open binary `file`; return two numbers of each, as arrays (N,).
-
-    They are its absolute difference from the frame before it (of the first: 0) and its brightness, means over pixels
-    and colours, 0 to 255.
-    """
-    shrink, before, differences, brightness = shrinker(film), None, array("d"), array("d")
-    progress = {"total": ticks(film, rate), "desc": film.path.name, "unit": "frame", "disable": None}
-    for frame in tqdm(sampled(film, rate), **progress):
-        small = shrink(frame)
-        file.write(small)
-        differences.append(0.0 if before is None else difference(small, before))
-        brightness.append(small.mean())
-        before = small
-    file.flush()
-    return np.array(differences), np.array(brightness)
-
-
-def difference(a, b):
-    """Mean absolute difference of two frames."""
-    return np.abs(np.subtract(a, b, dtype=np.int16)).mean()
-
-
-def find_cuts(frames, differences, brightness):
-    """The numbers of the frames with which a new shot begins.
-
-    frames: (N, 3, height, width) uint8; differences, brightness: (N,), see `decode`.
-    A cut stands out: its difference is at least FLOOR, and RATIO times the second largest among the NEAR differences
-    on either side. Pans, shakes and slow or repeated frames have rivals beside them; the largest is left out of
-    account so that a second cut close by hides nothing. It lasts: no picture from before it returns within NEAR frames,
-    as after a flash. A fade through black is cut in the middle of the frames darker than DARK on average (by
-    PySceneDetect's threshold). Dissolves and wipes are missed (their shots stay in one video), so are cuts between two
-    similar pictures and shots of fewer than NEAR frames.
-    """
-    cuts = []
-    for k in np.flatnonzero(differences >= FLOOR):
-        beside = np.sort(np.r_[differences[max(k - NEAR, 1) : k], differences[k + 1 : k + 1 + NEAR], 0, 0])
-        back = [difference(frames[k - 1], frame) for frame in frames[k + 1 : k + 1 + NEAR]]
-        back += [difference(frames[k], frame) for frame in frames[max(k - 1 - NEAR, 0) : k - 1]]
-        if differences[k] >= RATIO * beside[-2] and all(other > differences[k] / 2 for other in back):
-            cuts.append(int(k))
-    # where dark frames begin, and where they end
-    edges = np.flatnonzero(np.diff(brightness < DARK, prepend=False, append=False))
-    fades = [int(a + b) // 2 for a, b in edges.reshape(-1, 2) if a > 0 and b < len(frames)]
-    return sorted({*cuts, *fades})
-
-
-def divide(length, cuts, shares, gap, min_frames):
-    """Split a film: {split: [(first frame, frame after the last), ...]}, one pair a shot, in time order.
-
-    length: the film's frames; cuts: frames that begin a shot; shares: three whole numbers. The bounds between the
-    splits are the cuts nearest to the shares. With fewer shots than splits the shares are of time alone, with
-    `gap` frames left out between one split and the next. Shots of less than `min_frames` are dropped.
-    """
-    shots = [(a, b) for a, b in itertools.pairwise([0, *cuts, length]) if b - a >= min_frames]
-    wanted = [share > 0 for share in shares]
-    so_far = [part / sum(shares) for part in itertools.accumulate(shares, initial=0)]
-    if len(shots) >= sum(wanted):
-        edges = np.array([a for a, _ in shots] + [length])
-        valid = nearest(edges, length * so_far[1], wanted[0], len(shots) - wanted[1] - wanted[2])
-        test = nearest(edges, length * so_far[2], valid + wanted[1], len(shots) - wanted[2])
-        parts = shots[:valid], shots[valid:test], shots[test:]
-        return dict(zip(hdf5.SPLITS, parts, strict=True))
-    bounds = [round(max(length - gap * (sum(wanted) - 1), 0) * share) for share in so_far]
-    spans, skipped = {}, 0
-    for split, first, last in zip(hdf5.SPLITS, bounds, bounds[1:], strict=False):
-        inside = [(max(a, first + skipped), min(b, last + skipped)) for a, b in shots]
-        spans[split] = [(a, b) for a, b in inside if b - a >= min_frames]
-        skipped += gap if last > first else 0
-    return spans
-
-
-def nearest(edges, frame, low, high):
-    """The index, `low` to `high`, of the edge nearest to `frame`."""
-    return low + int(np.abs(edges[low : high + 1] - frame).argmin())
-
-
-def copy(raw, videos, target):
-    """Copy the frames of `videos` ({split: [(first, after last), ...]}) from the array `raw` into an HDF5 file."""
-    total = sum(b - a for spans in videos.values() for a, b in spans)
-    with tqdm(total=total, desc="writing", unit="frame", disable=None) as progress:
-        for split, spans in videos.items():
-            group = target.create_group(split)
-            starts = np.cumsum([0] + [b - a for a, b in spans], dtype=np.int64)
-            group["starts"] = starts
-            frames = group.create_dataset("frames", (starts[-1], *raw.shape[1:]), np.uint8)
-            for (first, last), at in zip(spans, starts, strict=False):
-                for a in range(first, last, ROWS):
-                    b = min(a + ROWS, last)
-                    frames[at + a - first : at + b - first] = raw[a:b]
-                    progress.update(b - a)
+    """(height, width) that all films' small frames can be cropped to: the narrowest of their shapes."""
+    return min(film.shape[0] for film in films), min(film.shape[1] for film in films)

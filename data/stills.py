@@ -1,0 +1,113 @@
+"""Still pictures and animations, read with Pillow: RGB, upright, transparency on black, one at a time."""
+
+import itertools
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from cli import UserError
+
+SUFFIXES = {
+    ".apng",
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
+ANIMATIONS = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}  # of a JPEG, a second picture is a preview or a map of brightness
+MAX_PIXELS = 2**26  # of a picture, twice what 8K has: a small file may claim any number
+THUMBNAIL = 254, 1  # a TIFF's tag, and the bit in it which says that a page is another one made small
+
+
+def read(path):
+    """The picture at `path`, the first of several: (height, width, 3) uint8. Raises UserError if it is none."""
+    with opened(path) as image:
+        return pixels(image)
+
+
+def is_animation(path):
+    """Whether `path` holds several pictures. What cannot be read holds none."""
+    try:
+        with opened(path) as image:
+            return image.format in ANIMATIONS and getattr(image, "is_animated", False)
+    except UserError:
+        return False
+
+
+def frames(path):
+    """Yield (seconds, picture) for each frame of an animation: how long it is on screen, None if unknown; see `read`.
+
+    Raises UserError at the first that cannot be read.
+    """
+    with open(path, "rb") as file:
+        with told(path):
+            image = Image.open(file)
+        for i in itertools.count() if image.format in ANIMATIONS else range(1):
+            with told(path):
+                try:
+                    image.seek(i)
+                except EOFError:
+                    return
+                picture = pixels(image) if is_frame(image, i) else None
+            if picture is not None:
+                yield (image.info.get("duration") or 0) / 1000 or None, picture
+
+
+def is_frame(image, i):
+    """Whether image i is one of the animation: neither a PNG's stand-in for viewers without, nor a thumbnail."""
+    if image.format == "TIFF":
+        tag, bit = THUMBNAIL
+        return not image.tag_v2.get(tag, 0) & bit
+    return not (i == 0 and getattr(image, "default_image", False))
+
+
+def pixels(image):
+    """An open picture, upright: (height, width, 3) uint8. Sixteen bits are scaled to eight."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it claims {image.width}x{image.height} pixels")
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        grey = np.asarray(upright).clip(0, 65535) / 257
+        return np.rint(grey).astype(np.uint8)[..., None].repeat(3, axis=2)
+    if upright.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range")
+    if not upright.has_transparency_data:
+        return np.asarray(upright.convert("RGB"))
+    layer = upright.convert("RGBA")
+    flat = Image.new("RGB", layer.size)
+    flat.paste(layer, mask=layer)
+    return np.asarray(flat)
+
+
+@contextmanager
+def opened(path):
+    """The picture at `path`, its header read. Raises UserError if there is none, or what is done with it fails."""
+    with open(path, "rb") as file, told(path), Image.open(file) as image:
+        yield image
+
+
+@contextmanager
+def told(path):
+    """What Pillow cannot read in the block is a UserError, and what it only warns of is nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UnidentifiedImageError:
+        avif = Path(path).suffix.lower() == ".avif" and "avif" not in features.get_supported()
+        way_out = "for AVIF, install Pillow 11.3 or later" if avif else "remove or replace it"
+        raise UserError(f"{path} is no picture that Pillow can read; {way_out}") from None
+    except Exception as error:  # Pillow raises many kinds of them
+        raise UserError(f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it") from None
