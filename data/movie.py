@@ -312,9 +312,7 @@ def turns(frame):
         for data in frame.side_data:
             if data.type == Type.DISPLAYMATRIX:
                 a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(int).tolist()
-    except (
-        ValueError
-    ):  # PyAV stumbles over kinds of data that it does not know; the angle it knows, mirrors it does not
+    except ValueError:  # PyAV stumbles over kinds of data that it does not know; it knows the angle, but no mirrors
         angle = math.radians(frame.rotation)
         a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
     if abs(a) + abs(d) < abs(b) + abs(c):

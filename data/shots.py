@@ -6,6 +6,7 @@ system frees even if the process is killed, and from there to HDF5 in pieces.
 
 import itertools
 import math
+import os
 import tempfile
 from array import array
 from pathlib import Path
@@ -29,10 +30,10 @@ def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attri
     shots are dropped; attributes: what the file says about itself. Sets each film's `frames`, `shots` and `damaged`.
     Returns {split: (frames, shots)}. Raises UserError if nothing is left of a split that should have something.
     """
-    Path(dest).parent.mkdir(parents=True, exist_ok=True)
     videos, cuts_in_all = {split: [] for split in hdf5.SPLITS}, 0
     total = sum(ticks(film, rate) for film in films)
-    with tempfile.TemporaryFile(dir=Path(dest).parent) as file:
+    # Created first, so that of two processes the second is told before it decodes.
+    with hdf5.create(dest, "frames", attributes) as target, tempfile.TemporaryFile(dir=Path(dest).parent) as file:
         first = 0
         with tqdm(total=total, desc="decoding", unit="frame", disable=None) as progress:
             for film in films:
@@ -47,8 +48,7 @@ def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attri
                 first += film.frames
                 cuts_in_all += len(cuts)
         check_filled(videos, films, shares, min_frames, cuts_in_all)
-        with hdf5.create(dest, "frames", attributes) as target:
-            copy(mapped(file, 0, first, shape), videos, target)
+        copy(mapped(file, 0, first, shape), videos, target)
     return {split: (sum(b - a for a, b in spans), len(spans)) for split, spans in videos.items()}
 
 
@@ -75,8 +75,18 @@ def check_filled(videos, films, shares, min_frames, cuts):
 
 
 def mapped(file, first, count, shape):
-    """`count` frames of the open `file`, from number `first` on: an array (count, *shape), read when needed."""
-    return np.memmap(file, np.uint8, "r", first * math.prod(shape), (count, *shape))
+    """`count` frames of the open `file`, from number `first` on: an array (count, *shape), read when needed.
+
+    On a disk whose files cannot be mapped they are read at once.
+    """
+    start, size = first * math.prod(shape), count * math.prod(shape)
+    try:
+        return np.memmap(file, np.uint8, "r", start, (count, *shape))
+    except OSError:
+        file.seek(start)
+        frames = np.fromfile(file, np.uint8, size).reshape(count, *shape)
+        file.seek(0, os.SEEK_END)
+        return frames
 
 
 def decode(film, rate, shape, file, progress):

@@ -11,20 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from cli import UserError
 
 SUFFIXES = {
-    ".apng",
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
+    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
 ANIMATIONS = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}  # of a JPEG, a second picture is a preview or a map of brightness
 MAX_PIXELS = 2**26  # of a picture, twice what 8K has: a small file may claim any number
 THUMBNAIL = 254, 1  # a TIFF's tag, and the bit in it which says that a page is another one made small

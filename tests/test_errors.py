@@ -148,7 +148,7 @@ CASES = [
     (JOINT, "--lstm @lstm/best.pt --seq_length 9 --rollout 8", "--rollout 8 leaves no context in --seq_length 9"),
     (JOINT, "--lstm @lstm/best.pt --shown 1", "--shown"),
     (JOINT, "--lstm @diffs.pt", "diffs.pt was trained with --diffs"),
-    (SAMPLE, "--model @lstm/best.pt --temperature 1", "train with --loss mdn, not kl"),
+    (SAMPLE, "--model @lstm/best.pt --temperature 1", "train with --loss mdn, not mse"),
     (SAMPLE, "--model @missing.pt", "missing.pt is not there"),
     (SAMPLE, "--model @lstm", "lstm is a folder: name the checkpoint in it"),
     (SAMPLE, "--model @foreign.pt", "foreign.pt is not a checkpoint"),
