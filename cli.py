@@ -82,7 +82,8 @@ def whole(least, most=2**31 - 1):
         except ValueError:
             value = None
         if value is None or not least <= value <= most:
-            bounds = f"of at least {least}" if most >= 2**31 - 1 else f"from {least} to {most}"
+            too_large = value is not None and value > most
+            bounds = f"from {least} to {most}" if too_large or most < 2**31 - 1 else f"of at least {least}"
             raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r:.50}")
         return value
 
