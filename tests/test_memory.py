@@ -45,14 +45,6 @@ LARGE = [
 SHORT = " --num_epochs 1 --max_per_epoch 4 --batch_size 16 --device cpu"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _freed_at_once():
-    """The C library keeps what was freed for later, more or less by chance; of large blocks it shall not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**22))
-        yield
-
-
 def peak(folder, command):
     """The peak memory in bytes of a stage that runs in `folder`, in a new process.
 
