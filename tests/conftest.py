@@ -2,6 +2,7 @@ import importlib
 import itertools
 import multiprocessing
 import os
+import random
 import resource
 import shutil
 from multiprocessing import forkserver
@@ -19,6 +20,20 @@ import train_vcae
 
 ROOT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--order", help="of test files, and of the tests in each: reversed, or a seed to shuffle them by")
+
+
+def pytest_collection_modifyitems(config, items):
+    order = config.getoption("--order")
+    if order == "reversed":
+        items.reverse()
+    elif order:
+        rng = random.Random(order)
+        files = {item.path: rng.random() for item in items}
+        items.sort(key=lambda item: (files[item.path], rng.random()))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,7 +24,7 @@ DIGITS = [
     "train_lstm --data_file vcae/latents.hdf5 --save_to lstm --lstm_n_hid 4 --seq_length 10",
     "train_jointly --lstm lstm/best.pt --save_to joint --seq_length 10 --rollout 4",
     "sample_video --model lstm/best.pt --prime 4 --predict 4 --dest gifs",
-    "evaluate --model lstm/best.pt --context 4 --horizon 4 --n 20 --dest evaluation",
+    "evaluate --model lstm/best.pt --context 4 --horizon 4 --n 4 --dest evaluation",
 ]
 FILM = [
     "movie_frames film.mp4 --dest frames.hdf5 --no-detect_cuts",

@@ -263,7 +263,7 @@ def test_frames_teach_it(chain):
     torch.manual_seed(0)
     model = SlotVAE((1, 64, 64), z_dim=12, n_hid=32, combine="sum")
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(60):
+    for _ in range(30):
         optimizer.zero_grad()
         scalars = model(frames)
         scalars["loss"].backward()
