@@ -45,7 +45,7 @@ class SlotVAE(nn.Module):
             nn.Conv2d(4, 16, 5, stride=2, padding=2), nn.SiLU(),
             nn.Conv2d(16, 16, 5, padding=2), nn.SiLU(),
             nn.Conv2d(16, 32, 3, padding=1), nn.SiLU(),
-            nn.Conv2d(32, 1, 1),
+            nn.Conv2d(32, 1, 1, bias=False),  # the softmax that follows would cancel it
         )  # fmt: skip
         self.window = 2 * (size // 2) + 4  # px: what a place is corrected by
         known = (self.window // 2) ** 2 + self.look + 2

@@ -1,8 +1,12 @@
 import importlib
+import itertools
 import multiprocessing
 import os
+import random
 import resource
 import shutil
+from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,23 @@ import train_cae
 import train_deconv
 import train_lstm
 import train_vcae
+
+ROOT = Path(__file__).parent.parent
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--order", help="of test files, and of the tests in each: reversed, or a seed to shuffle them by")
+
+
+def pytest_collection_modifyitems(config, items):
+    order = config.getoption("--order")
+    if order == "reversed":
+        items.reverse()
+    elif order:
+        rng = random.Random(order)
+        files = {item.path: rng.random() for item in items}
+        items.sort(key=lambda item: (files[item.path], rng.random()))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,21 +47,32 @@ def run(stage, *argv):
     stage.main(stage.flags().parse_args([str(arg) for arg in argv]))
 
 
-def new_process(folder, command, environment=(), file_size=None):
+def new_process(folder, command, environment=(), file_size=None, signal_at=None):
     """A started process that runs a stage's command line in `folder`, where it leaves what it says as "said".
 
     Its memory is free of what tests made. file_size: bytes to which a file can grow, as if the disk were full then.
+    signal_at: (function, call, signal): as that call of the function, "module.name", begins, the process sends itself
+    the signal.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "torch._dynamo", "torch.distributed.nn", "h5py", "av", "skimage.metrics", "matplotlib.figure"]
-    )
-    process = context.Process(target=work, args=(folder, dict(environment), file_size, *command.split()))
+    start_server()
+    process = CONTEXT.Process(target=work, args=(folder, dict(environment), file_size, signal_at, *command.split()))
+    process.daemon = True  # a test that fails leaves none behind
     process.start()
     return process
 
 
-def work(folder, environment, file_size, stage, *flags):
+def start_server():
+    """Have a server from which processes are forked, with all modules imported. It may be running already."""
+    modules = "torch._dynamo torch.distributed.nn h5py av skimage.metrics matplotlib.figure conftest"
+    CONTEXT.set_forkserver_preload(modules.split())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
+        # The C library keeps freed memory for later, more or less by chance; large blocks go back at once.
+        patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**22))
+        forkserver.ensure_running()
+
+
+def work(folder, environment, file_size, signal_at, stage, *flags):
     os.chdir(folder)
     os.environ.update(environment)
     with open("said", "a") as said:
@@ -50,7 +82,23 @@ def work(folder, environment, file_size, stage, *flags):
     stage = importlib.import_module(stage)
     if file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    if signal_at:
+        send_signal_at(*signal_at)
     cli.run(stage.main, stage.flags(), flags)
+
+
+def send_signal_at(function, call, number):
+    """Replace the function "module.name" by one that sends this process a signal as that call of it begins."""
+    module, name = function.rsplit(".", 1)
+    module = importlib.import_module(module)
+    original, calls = getattr(module, name), itertools.count(1)
+
+    def counted(*args, **kwargs):
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(module, name, counted)
 
 
 @pytest.fixture(scope="session")

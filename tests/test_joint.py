@@ -79,7 +79,9 @@ def test_gradient_of_free_running_frames_reaches_every_weight():
         model.vcae.log_sigma.weight.fill_(0)
     model.train()
     model(torch.rand(4, 6, 1, 32, 32))["loss"].backward()
-    assert all(weight.grad.abs().sum() > 0 for name, weight in model.named_parameters())
+    norms = {name: weight.grad.norm() for name, weight in model.named_parameters()}
+    rounding = 1e-6 * max(norms.values())
+    assert not [name for name, norm in norms.items() if not norm > rounding]
 
 
 def test_predicted_frames_are_not_read():

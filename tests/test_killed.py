@@ -1,7 +1,6 @@
 """A run that is killed, or told to stop, at any moment and then resumed is the run that was left alone."""
 
 import csv
-import os
 import random
 import re
 import shutil
@@ -10,9 +9,12 @@ import time
 
 import pytest
 import torch
-from conftest import new_process
+from conftest import new_process, run
 
-TINY = " --device cpu --num_epochs 3 --batch_size 6 --save_every 0 --save_to run"
+import train_lstm
+from models import training
+
+TINY = " --device cpu --num_epochs 2 --batch_size 6 --save_every 0 --save_to run"
 STAGES = {
     "vcae": "train_vcae --data_file frames.hdf5 --arch deep --nfilts 2 --n_hid 8 --z_dim 4 --schedule cosine",
     "vcae 2016": "train_vcae --data_file frames.hdf5 --nfilts 1 --n_hid 5 --z_dim 4 --max_per_epoch 8",
@@ -26,9 +28,9 @@ STAGES = {
 }
 
 
-def left_alone(folder, command, code=0):
-    process = new_process(folder, command)
-    process.join()
+def left_alone(folder, command, code=0, **options):
+    process = new_process(folder, command, **options)
+    process.join(300)
     assert process.exitcode == code, command
 
 
@@ -49,7 +51,7 @@ def results(run):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_any_moment(stages, tmp_path, stage):
-    """Three times at random, and when first seen to write a checkpoint, and latents."""
+    """Three times at random, and while a checkpoint and latents are written."""
     for name in ("unbroken", "killed"):
         shutil.copytree(stages, tmp_path / name)
     command, folder = STAGES[stage] + TINY, tmp_path / "killed"
@@ -57,14 +59,18 @@ def test_killed_at_any_moment(stages, tmp_path, stage):
     began = time.monotonic()
     left_alone(tmp_path / "unbroken", command)
     whole, rng = time.monotonic() - began, random.Random(stage)
-    marks = [rng.uniform(0, whole) for _ in range(3)] + ["last.part.pt"]
-    marks += ["latents.part.hdf5"] if (tmp_path / "unbroken" / "run" / "latents.hdf5").exists() else []
-    rng.shuffle(marks)
+    marks = [rng.uniform(0, whole) for _ in range(3)]
+    marks.insert(rng.randrange(4), (rng.choice(["torch.save", "os.replace"]), rng.randint(1, 5)))
+    if (tmp_path / "unbroken" / "run" / "latents.hdf5").exists():
+        marks.append(("data.hdf5.encode_split", 2))
     for mark in marks:
-        while not killed(folder, command, mark):  # it ended first: again from the beginning, and earlier
-            shutil.rmtree(folder / "run")
-            mark = mark if isinstance(mark, str) else mark / 2
-    left_alone(folder, command + " --resume" * (folder / "run" / "last.pt").exists())
+        for halvings in range(20):
+            if killed(folder, command, mark if isinstance(mark, tuple) else mark / 2**halvings):
+                break
+            shutil.rmtree(folder / "run")  # it ended first: again from the beginning, and earlier
+        else:
+            pytest.fail(f"is never killed at {mark}")
+    left_alone(folder, resuming(folder, command))
     print(f"{stage}: {len(marks)} kills at {marks}")
     ours, theirs = results(folder / "run"), results(tmp_path / "unbroken" / "run")
     assert ours.keys() == theirs.keys()
@@ -72,17 +78,17 @@ def test_killed_at_any_moment(stages, tmp_path, stage):
         assert ours[name] == theirs[name], name
 
 
+def resuming(folder, command):
+    return command + " --resume" * (folder / "run" / "last.pt").exists()
+
+
 def killed(folder, command, mark):
-    """Begin or resume a run and kill it, after `mark` seconds or when there is a file of that name; False: it ended."""
-    if isinstance(mark, str):  # what an earlier kill left is no sign
-        (folder / "run" / mark).unlink(missing_ok=True)
-    process = new_process(folder, command + " --resume" * (folder / "run" / "last.pt").exists())
-    began = time.monotonic()
-    while process.is_alive():
-        if (folder / "run" / mark).exists() if isinstance(mark, str) else time.monotonic() - began > mark:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.0002)
+    """Begin or resume a run and kill it, after `mark` seconds or at (function, call); False: it ended before."""
+    at_call = isinstance(mark, tuple)
+    signal_at = (*mark, signal.SIGKILL) if at_call else None
+    process = new_process(folder, resuming(folder, command), signal_at=signal_at)
+    process.join(300 if at_call else mark)
+    process.kill()
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
@@ -92,19 +98,13 @@ def killed(folder, command, mark):
 @pytest.mark.parametrize("stage", ["vcae", "lstm"])
 def test_told_to_stop(stages, tmp_path, stage, number, code):
     """The step is finished and saved, although no checkpoint was due."""
-    command = STAGES[stage] + TINY.replace("--save_every 0", "--save_every 100").replace(
-        "--num_epochs 3", "--num_epochs 9"
-    )
-    folder = tmp_path / "stopped"
+    command, folder = STAGES[stage] + TINY.replace("--save_every 0", "--save_every 100"), tmp_path / "stopped"
     for name in ("unbroken", "stopped"):
         shutil.copytree(stages, tmp_path / name)
     left_alone(tmp_path / "unbroken", command)
-    process = new_process(folder, command)
-    while not (folder / "run" / "log.csv").exists():
-        time.sleep(0.001)
-    os.kill(process.pid, number)
-    process.join()
-    assert process.exitcode == code
+    left_alone(folder, command, code, signal_at=("models.training.take_step", 3, number))
+    last = torch.load(folder / "run" / "last.pt")
+    assert (last["history"], last["progress"]["step"]) == ([], 3)
     assert re.search("go(es)? on with --resume", (folder / "said").read_text())
     assert not list((folder / "run").glob("*.part*"))
     left_alone(folder, command + " --resume")
@@ -113,27 +113,30 @@ def test_told_to_stop(stages, tmp_path, stage, number, code):
 
 def test_stopped_while_latents_are_written(stages, tmp_path):
     shutil.copytree(stages, tmp_path / "run")
-    process = new_process(tmp_path / "run", STAGES["slots"] + TINY)
-    while not (tmp_path / "run" / "run" / "latents.part.hdf5").exists():
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join()
-    assert process.exitcode == 143
+    command = STAGES["slots"] + TINY
+    left_alone(tmp_path / "run", command, 143, signal_at=("data.hdf5.encode_split", 2, signal.SIGTERM))
     assert "interrupted; go on with --resume, or" in (tmp_path / "run" / "said").read_text()
     assert not list((tmp_path / "run" / "run").glob("latents*"))
 
 
-def test_one_process_a_folder(stages, tmp_path):
-    """The lock is a living process's: killed, it holds nothing."""
+def test_one_process_a_folder(stages, tmp_path, monkeypatch):
+    """While a run takes its first step, another process resumes it. Killed, a process holds nothing."""
     shutil.copytree(stages, tmp_path / "run")
-    command = STAGES["lstm"] + TINY.replace("--num_epochs 3", "--num_epochs 100000")
-    first = new_process(tmp_path / "run", command)
-    while not (tmp_path / "run" / "run" / "last.pt").exists():
-        time.sleep(0.001)
-    second = new_process(tmp_path / "run", command + " --resume")
-    second.join()
-    assert second.exitcode == 2
+    command = STAGES["lstm"] + TINY
+
+    class Refused(Exception):
+        pass
+
+    def another_comes(*_):
+        left_alone(tmp_path / "run", command + " --resume", 2)
+        raise Refused
+
+    monkeypatch.chdir(tmp_path / "run")
+    monkeypatch.setattr(training, "take_step", another_comes)
+    with pytest.raises(Refused):
+        run(train_lstm, *command.split()[1:])
     assert "run is in use by another process" in (tmp_path / "run" / "said").read_text()
-    os.kill(first.pid, signal.SIGKILL)
-    first.join()
-    left_alone(tmp_path / "run", STAGES["lstm"] + TINY + " --resume --num_epochs 1")
+    folder = tmp_path / "killed"
+    shutil.copytree(stages, folder)
+    left_alone(folder, command, -signal.SIGKILL, signal_at=("models.training.take_step", 1, signal.SIGKILL))
+    left_alone(folder, command + " --resume")

@@ -72,8 +72,9 @@ def test_overlap(combine, expected):
 def test_gradient_reaches_every_weight(slots, combine):
     model = tiny((1, 32, 48), slots, combine).train()
     model(torch.rand(3, 1, 32, 48))["loss"].backward()
-    still = [name for name, weight in model.named_parameters() if not weight.grad.abs().sum() > 0]
-    assert not still
+    norms = {name: weight.grad.norm() for name, weight in model.named_parameters()}
+    rounding = 1e-5 * max(norms.values())
+    assert not [name for name, norm in norms.items() if not norm > rounding]
     mu, log_sigma = model.encode(torch.rand(3, 1, 32, 48))
     assert mu.shape == log_sigma.shape == (3, 6 * slots)
     assert model.decode(mu).shape == (3, 1, 32, 48)
@@ -262,7 +263,7 @@ def test_frames_teach_it(chain):
     torch.manual_seed(0)
     model = SlotVAE((1, 64, 64), z_dim=12, n_hid=32, combine="sum")
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(60):
+    for _ in range(30):
         optimizer.zero_grad()
         scalars = model(frames)
         scalars["loss"].backward()

@@ -45,7 +45,7 @@ COUNTS = {
     "hdf5": 250,
     "idx": 100,
     "npy": 50,
-    "film": 150,
+    "film": 100,
 }  # mutations in CI; 20 times as many if slow
 SECONDS, MEGABYTES = 20, 400  # for one mutation, for all of them
 MODELS = (VCAE, SlotVAE, CAE, Deconvoluter, VAE, LatentLSTM, Joint)
@@ -146,6 +146,7 @@ CHECKPOINTS = [
     ("lstm.pt", ("model", "project.bias"), torch.zeros(1).expand(2**38), "model is larger than the file"),
     ("lstm.pt", ("model", "project.bias"), torch.full((8,), torch.nan), "weights are not finite"),
     ("lstm.pt", ("model", "project.bias"), torch.zeros(8).half(), "project.bias is (torch.float16, 8)"),
+    ("slots.pt", ("model", "seek.6.bias"), torch.ones(1), "6.bias is (torch.float32, 1), its config asks for none"),
     ("lstm.pt", ("args", "frame_skip"), 0, "frame_skip is 0"),
     ("lstm.pt", ("parents", "codec"), {}, "is no whole checkpoint ('path')"),
     ("lstm.pt", ("history",), [{}], "history"),
