@@ -48,13 +48,14 @@ stranger() {
     packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     if ! "${user[@]}" test -x "$base/bin/python3"; then
         cp -rL "$base" "$temp/python" && base=$temp/python
+        user+=(LD_LIBRARY_PATH="$base/lib") # where Python is a shared library
     fi
     if ! "${user[@]}" test -r "$packages/torch/__init__.py"; then
         cp -rL "$packages" "$temp/packages" && packages=$temp/packages
     fi
     cd "$place/home" || return
     "${user[@]}" "$base/bin/python3" -m venv --without-pip "$place/venv" || return
-    echo "$packages" | "${user[@]}" tee "$place"/venv/lib/python3*/site-packages/packages.pth >/dev/null
+    echo "$packages" | "${user[@]}" tee "$(echo "$place"/venv/lib/python3*/site-packages)/packages.pth" >/dev/null
     "${user[@]}" "$place/venv/bin/python" "${tests[@]}" "$place/repository/tests"
 }
 
