@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import cli
-import files
-from data import pictures, tables
-from data.benchmark import keep_predictions, read_windows
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from runtime import files
+from data import pictures
+from evaluation import tables
+from evaluation.windows import keep_predictions, read_windows
 from data.hdf5 import SPLITS, Frames
-from models import metrics, training
-from models.predictors import COPY, Trained, in_latents, in_pixels
+from evaluation import metrics
+from training import loop
+from evaluation.baselines import COPY, Trained, in_latents, in_pixels
 
 
 def flags():
@@ -23,31 +27,31 @@ def flags():
         help="frames, ours or mnist_test_seq.npy (frames, videos, height, width); if not given: the first model's",
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
-    parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in")
-    parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
-    parser.add_argument("--n", type=cli.whole(1), default=1000, help="videos at most")
+    parser.add_argument("--context", type=limits.at_least(2), default=10, help="frames fed in")
+    parser.add_argument("--horizon", type=limits.at_least(1), default=10, help="frames predicted after them")
+    parser.add_argument("--n", type=limits.at_least(1), default=1000, help="videos at most")
     parser.add_argument(
-        "--stride", type=cli.whole(1), help="frames from one window to the next; if not given: side by side"
+        "--stride", type=limits.at_least(1), help="frames from one window to the next; if not given: side by side"
     )
     parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
     parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
-    parser.add_argument("--samples", type=cli.whole(1), help="of --loss mdn, too: the best of so many for each video")
+    parser.add_argument("--samples", type=limits.at_least(1), help="of --loss mdn, too: the best of so many for each video")
     parser.add_argument(
         "--forget", action=cli.Switch, default=False, help="the models also without memory, as the 2016 code sampled"
     )
-    parser.add_argument("--temperature", type=cli.real(0), default=1.0, help="of the samples")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of the bootstrap, the strips and the samples")
+    parser.add_argument("--temperature", type=limits.real(0), default=1.0, help="of the samples")
+    parser.add_argument("--seed", type=limits.seed, default=0, help="of the bootstrap, the strips and the samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 
 
 def main(args):
     if not args.model and not args.data_file:
-        raise cli.UserError("nothing to measure: give --model, --data_file or both")
-    dest, device = Path(args.dest), training.choose_device(args.device)
+        raise UserError("nothing to measure: give --model, --data_file or both")
+    dest, device = Path(args.dest), devices.choose_device(args.device)
     models = [Trained(path, device) for path in args.model]
     if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:
-        raise cli.UserError("the models differ in their frames' size or skip: measure them one by one")
+        raise UserError("the models differ in their frames' size or skip: measure them one by one")
     data_file, skip = args.data_file or models[0].data_file, models[0].skip if models else 1
     crop = models[0].codec.frame_shape[1:] if models else None
 
@@ -57,9 +61,9 @@ def main(args):
     length = args.context + args.horizon
     frames, corners, size = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
     if models and frames.shape[2:] != models[0].codec.frame_shape:
-        raise cli.UserError(f"{data_file} has frames {frames.shape[2:]}, the model's are {models[0].codec.frame_shape}")
+        raise UserError(f"{data_file} has frames {frames.shape[2:]}, the model's are {models[0].codec.frame_shape}")
     if not models and Path(data_file).suffix == ".npy":
-        raise cli.UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
+        raise UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
     train = Frames(models[0].data_file if models else data_file, "train", crop)
     known = train.evenly_spaced(5000).numpy()
     predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
@@ -75,7 +79,7 @@ def main(args):
         torch.manual_seed(args.seed)
         note = f", best of {args.samples} samples"
         predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
-    files.claim(dest)
+    files.lock_folder(dest)
     print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
 
     with keep_predictions(args.save_predictions, vars(args)) as keep:

@@ -4,8 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
-import cli
-from data import footage, hdf5, movie, shots
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from data import footage
+from data import hdf5
+from data import movie
+from data import shots
 
 SIZES, RATES = hdf5.ATTRIBUTES["frame_size"], hdf5.ATTRIBUTES["frame_rate"]
 
@@ -16,19 +21,19 @@ def flags():
         "films", nargs="+", metavar="FILM", help="a film, or a folder of films, pictures or such folders"
     )
     parser.add_argument("--dest", default="data/movie.hdf5", help="the file to make")
-    parser.add_argument("--frame_size", type=cli.limited(SIZES), default=64, help="short edge in pixels")
+    parser.add_argument("--frame_size", type=limits.limited(SIZES), default=64, help="short edge in pixels")
     parser.add_argument(
         "--shape", type=shape, help="pixels, as 64x48; if not given: the narrowest film's at --frame_size"
     )
     parser.add_argument("--grey", action=cli.Switch, default=False, help="one channel instead of red, green and blue")
     fps = "frames a second; if not given: the average rate of the slowest film (of pictures without times: 24)"
-    parser.add_argument("--fps", type=cli.limited(RATES), help=fps)
-    parser.add_argument("--start", type=cli.real(0), default=0.0, help="seconds of each film to leave out")
-    parser.add_argument("--end", type=cli.real(0, above=True), help="seconds; if not given: to each film's end")
+    parser.add_argument("--fps", type=limits.limited(RATES), help=fps)
+    parser.add_argument("--start", type=limits.real(0), default=0.0, help="seconds of each film to leave out")
+    parser.add_argument("--end", type=limits.real(0, above=True), help="seconds; if not given: to each film's end")
     parser.add_argument("--crop_bars", action=cli.Switch, default=False, help="remove black bars at the edges")
     cuts = "begin a video at each cut, see data/shots.py"
     parser.add_argument("--detect_cuts", action=cli.Switch, default=True, help=cuts)
-    parser.add_argument("--split", type=cli.shares, default="80/10/10", help="shares of train, valid and test")
+    parser.add_argument("--split", type=limits.shares, default="80/10/10", help="shares of train, valid and test")
     by = f"""what is dealt to the splits: whole films, each film's shots, or what folders train, valid and test hold;
         auto: such folders if all films are in them; films if there are {footage.MANY}, or most are too short to divide;
         else shots"""
@@ -36,7 +41,7 @@ def flags():
     lists = "a list of films by split, with lines such as: train walking/person01.avi; films not in it are left out"
     parser.add_argument("--split_file", metavar="FILE", help=lists)
     least = "drop shorter shots and films; of one frame, nothing can be predicted"
-    parser.add_argument("--min_frames", type=cli.whole(1), default=2, help=least)
+    parser.add_argument("--min_frames", type=limits.at_least(1), default=2, help=least)
     return parser
 
 
@@ -50,9 +55,9 @@ def shape(text):
 
 def main(args):
     if args.end is not None and args.end <= args.start:
-        raise cli.UserError(f"--end {args.end:g} is not after --start {args.start:g}: give a later one")
+        raise UserError(f"--end {args.end:g} is not after --start {args.start:g}: give a later one")
     if args.split_file and args.split_by != "auto":
-        raise cli.UserError(f"--split_file says where each film goes: leave out --split_by {args.split_by}")
+        raise UserError(f"--split_file says where each film goes: leave out --split_by {args.split_by}")
     hdf5.refuse_existing(args.dest)
     shares = [int(share) for share in args.split.split("/")]
 

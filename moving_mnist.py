@@ -3,8 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-import cli
-from data import bouncing, export, hdf5, mnist
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from data import bouncing
+from data import export
+from data import hdf5
+from data import mnist
 
 WRITERS = {
     "hdf5": hdf5.write_videos,
@@ -28,27 +33,27 @@ def flags():
     parser.add_argument(
         "--physics", choices=bouncing.PHYSICS, default="2016", help="how the digits move: see data/bouncing.py"
     )
-    limits = {name: cli.limited(hdf5.ATTRIBUTES[name]) for name in ("frame_size", "num_sz", "nums_per_image")}
+    limits = {name: limits.limited(hdf5.ATTRIBUTES[name]) for name in ("frame_size", "num_sz", "nums_per_image")}
     parser.add_argument("--frame_size", type=limits["frame_size"], default=64, help="pixels")
     parser.add_argument("--num_sz", type=limits["num_sz"], help="digit size in pixels; if not given: 28, for svg 32")
     parser.add_argument("--nums_per_image", type=limits["nums_per_image"], default=1, help="digits a video")
-    parser.add_argument("--seq_len", type=cli.whole(1), default=60, help="frames a video")
-    parser.add_argument("--seqs", type=cli.whole(1), default=5000, help="videos in all")
+    parser.add_argument("--seq_len", type=limits.at_least(1), default=60, help="frames a video")
+    parser.add_argument("--seqs", type=limits.at_least(1), default=5000, help="videos in all")
     parser.add_argument(
-        "--split", type=cli.shares, default="80/10/10", help="shares of the train, valid and test videos"
+        "--split", type=limits.shares, default="80/10/10", help="shares of the train, valid and test videos"
     )
-    parser.add_argument("--seed", type=cli.seed, default=0, help="video i depends on the seed and i alone")
+    parser.add_argument("--seed", type=limits.seed, default=0, help="video i depends on the seed and i alone")
     return parser
 
 
 def main(args):
     filetype = args.filetype or Path(args.dest).suffix.lstrip(".")
     if filetype not in WRITERS:
-        raise cli.UserError(f"--dest {args.dest} has none of the suffixes {', '.join(WRITERS)}: give --filetype")
+        raise UserError(f"--dest {args.dest} has none of the suffixes {', '.join(WRITERS)}: give --filetype")
     num_sz = args.num_sz or (32 if args.physics.startswith("svg") else 28)
     room, least = args.frame_size - num_sz, bouncing.ROOM[args.physics]
     if room < least:
-        raise cli.UserError(
+        raise UserError(
             f"--num_sz {num_sz} has {max(room, 0)} pixels of room in --frame_size {args.frame_size}, "
             f"and --physics {args.physics} needs {least}: make the frame larger"
         )

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import cli
-import files
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from runtime import files
 from data.hdf5 import SPLITS, Frames
 from data.pictures import save_comparison, save_plain
-from models import training
+from training import loop
 from models.codec import unit_scale
-from models.predictors import Trained, restore
+from evaluation.baselines import Trained, restore
 
 
 def flags():
@@ -23,26 +25,26 @@ def flags():
     parser.add_argument("--data_file", help="frames; if not given: those the model was trained on")
     parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
     parser.add_argument(
-        "--prime", type=cli.whole(1), help="frames fed in; if not given: half of the median video, at most 30"
+        "--prime", type=limits.at_least(1), help="frames fed in; if not given: half of the median video, at most 30"
     )
-    parser.add_argument("--predict", type=cli.whole(1), default=30, help="frames predicted after them")
-    parser.add_argument("--n", type=cli.whole(1), default=8, help="videos")
+    parser.add_argument("--predict", type=limits.at_least(1), default=30, help="frames predicted after them")
+    parser.add_argument("--n", type=limits.at_least(1), default=8, help="videos")
     parser.add_argument("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
     parser.add_argument("--format", choices=("gif", "mp4", "png"), default="gif", help="png: a sheet of all frames")
     parser.add_argument(
         "--plain", action=cli.Switch, default=False, help="the prediction alone, as the original had it"
     )
-    parser.add_argument("--temperature", type=cli.real(0), help="of samples of --loss mdn; if not given: its mean")
+    parser.add_argument("--temperature", type=limits.real(0), help="of samples of --loss mdn; if not given: its mean")
     parser.add_argument(
         "--restore", action=cli.Switch, default=False, help="add what the codec loses of the last true frame"
     )
     parser.add_argument(
         "--fps",
-        type=cli.real(0, above=True),
+        type=limits.real(0, above=True),
         help="frames per second (a GIF shows at most 50); if not given: as the data says",
     )
-    parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="of the choice of videos and of samples")
+    parser.add_argument("--scale", type=limits.at_least(1), default=3, help="screen pixels a pixel")
+    parser.add_argument("--seed", type=limits.seed, default=0, help="of the choice of videos and of samples")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     parser.add_argument(
         "--amp", action=cli.Switch, help="paint in bfloat16; if not given: where the hardware is fast at it"
@@ -51,19 +53,19 @@ def flags():
 
 
 def main(args):
-    model = Trained(args.model, device := training.choose_device(args.device))
+    model = Trained(args.model, device := devices.choose_device(args.device))
     torch.manual_seed(args.seed)
     codec, skip, data_file = model.codec, model.skip, args.data_file or model.data_file
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
     if frames.shape[1:] != codec.frame_shape:
-        raise cli.UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")
+        raise UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")
     if args.temperature is not None:
         model.require_mixture("--temperature")
     lengths = -(-np.diff(frames.starts) // skip)  # of each video, in frames that the LSTM sees
     prime = args.prime or int(np.clip(np.median(lengths) // 2, 1, 30))  # the other half is truth to compare with
     long_enough = np.flatnonzero(lengths >= prime)
     if not len(long_enough):
-        raise cli.UserError(f"no {args.split} video has {prime} frames to prime with: lower --prime to {lengths.max()}")
+        raise UserError(f"no {args.split} video has {prime} frames to prime with: lower --prime to {lengths.max()}")
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     files.writable_folder(dest)
     chosen = np.random.default_rng(args.seed).permutation(long_enough)[: args.n]
@@ -74,7 +76,7 @@ def main(args):
     latents = codec.encode_videos(context)
     with torch.no_grad():
         predicted = model.lstm.rollout(latents, args.predict, args.temperature)
-    amp = training.fast_bfloat16(device) if args.amp is None else args.amp
+    amp = devices.fast_bfloat16(device) if args.amp is None else args.amp
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
         predicted = codec.decode(predicted).cpu()
     again = codec.decode(latents[:, :, 0]).cpu()

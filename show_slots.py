@@ -4,14 +4,16 @@ from pathlib import Path
 
 import torch
 
-import cli
-import files
-from data.benchmark import read_windows
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from runtime import files
+from evaluation.windows import read_windows
 from data.hdf5 import SPLITS
 from data.pictures import save_slots
-from models import training
+from training import loop
 from models.codec import unit_scale
-from models.predictors import Trained
+from evaluation.baselines import Trained
 from models.slots import SlotVAE
 
 
@@ -21,9 +23,9 @@ def flags():
         "--model", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py; it names its codec and frames"
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
-    parser.add_argument("--context", type=cli.whole(2), default=10, help="frames fed in; the last one is shown")
-    parser.add_argument("--horizon", type=cli.whole(1), default=10, help="frames predicted after them")
-    parser.add_argument("--n", type=cli.whole(1), default=4, help="videos, the first ones")
+    parser.add_argument("--context", type=limits.at_least(2), default=10, help="frames fed in; the last one is shown")
+    parser.add_argument("--horizon", type=limits.at_least(1), default=10, help="frames predicted after them")
+    parser.add_argument("--n", type=limits.at_least(1), default=4, help="videos, the first ones")
     parser.add_argument("--dest", default="picture_output/slots.png", help="the picture, a PNG")
     parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
     return parser
@@ -31,12 +33,12 @@ def flags():
 
 @torch.no_grad()
 def main(args):
-    model = Trained(args.model, training.choose_device(args.device))
+    model = Trained(args.model, devices.choose_device(args.device))
     vae, length = model.codec.networks.vae, args.context + args.horizon
     if not isinstance(vae, SlotVAE):
-        raise cli.UserError(f"{args.model} predicts latents without slots: train with train_vcae.py --arch slots")
+        raise UserError(f"{args.model} predicts latents without slots: train with train_vcae.py --arch slots")
     if Path(args.dest).is_dir():
-        raise cli.UserError(f"{args.dest} is a folder: name a picture in it with --dest")
+        raise UserError(f"{args.dest} is a folder: name a picture in it with --dest")
     files.writable_folder(Path(args.dest).parent)
     frames = torch.from_numpy(read_windows(model.data_file, args.split, length, model.skip, count=args.n)[0])
 

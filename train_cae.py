@@ -4,20 +4,21 @@ from pathlib import Path
 
 import torch
 
-import cli
-import files
-import processes
+from runtime import cli
+from runtime import files
+from runtime import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
-from models import checkpoint, training
+from training import checkpoint
+from training import loop
 from models.cae import CAE
 
 SPEC = "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512"
 
 
 def flags():
-    parser = training.Parser(
-        __doc__, CAE, save_to="runs/cae", batch_size=16, num_epochs=training.Steps(1500), lr=1e-3, schedule="cosine",
+    parser = Parser(
+        __doc__, CAE, save_to="runs/cae", batch_size=16, num_epochs=Steps(1500), lr=1e-3, schedule="cosine",
         grad_clip=10.0,
     )  # fmt: skip
     parser.add_argument("--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py")
@@ -32,11 +33,11 @@ def main(args):
     crop = (min(size), min(size))
     train = Frames(args.data_file, "train", crop, args.seed)
     valid, test = (Frames(args.data_file, split, crop) for split in ("valid", "test"))
-    device, run = training.start(args), Path(args.save_to)
+    device, run = start(args), Path(args.save_to)
 
-    model = training.create(CAE, device, args.specstr, channels, min(size), args.pxsh, args.unpool)
+    model = devices.create(CAE, device, args.specstr, channels, min(size), args.pxsh, args.unpool)
     parents = {"frames": {"path": files.relative(args.data_file, run)}}
-    training.fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
+    fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
     if processes.rank():
         return
 

@@ -4,22 +4,24 @@ from pathlib import Path
 
 import torch
 
-import cli
-import processes
+from runtime import cli
+from runtime.errors import UserError
+from runtime import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
-from models import checkpoint, training
+from training import checkpoint
+from training import loop
 from models.cae import CAE, Deconvoluter
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
-    "deep": {"num_epochs": training.Steps(1500), "batch_size": 8, "lr": 1e-3, "schedule": "cosine"},
+    "deep": {"num_epochs": Steps(1500), "batch_size": 8, "lr": 1e-3, "schedule": "cosine"},
     "2016": {"num_epochs": 10, "batch_size": 128, "lr": 3e-3, "schedule": "constant"},
 }
 
 
 def flags():
-    parser = training.Parser(__doc__, Deconvoluter, archs=ARCHS, save_to="runs/deconv")
+    parser = Parser(__doc__, Deconvoluter, archs=ARCHS, save_to="runs/deconv")
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--split_layer", default="conv7", help="the CAE's convolution whose output are the features")
     parser.add_argument("--nfilts", type=checkpoint.limits("nfilts"), default=64, help="deep: maps of each convolution")
@@ -32,17 +34,17 @@ def main(args):
     crop = (config["side"], config["side"])
     train = Frames(data_file, "train", crop, args.seed)
     valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
-    device, run = training.start(args), Path(args.save_to)
+    device, run = start(args), Path(args.save_to)
 
     cae = checkpoint.build(content, CAE).to(device)
     about = (args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts)
-    model = training.create(Deconvoluter, device, config["specstr"], *about)
+    model = devices.create(Deconvoluter, device, config["specstr"], *about)
 
     painted = model.paint(
         cae.features(torch.zeros(1, config["channels"], *crop, device=device), args.split_layer).cpu()
     )
     if painted.shape[2:] != crop:
-        raise cli.UserError(
+        raise UserError(
             f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not {crop}; pools must divide"
         )
 
@@ -51,7 +53,7 @@ def main(args):
         return cae.features(shifted, args.split_layer), shifted
 
     parents = {"cae": checkpoint.parent(args.cae, content, run)}
-    training.fit(model, train, valid, args, device, parents, prepare)
+    fit(model, train, valid, args, device, parents, prepare)
     if processes.rank():
         return
 

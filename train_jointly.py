@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-import cli
-import files
-import processes
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from runtime import files
+from runtime import processes
 from data.generated import GeneratedVideos
-from models import checkpoint, training
+from training import checkpoint
+from training import loop
 from models.codec import load_parent, unit_scale
 from models.joint import Joint
 from models.lstm import LatentLSTM
@@ -14,12 +17,12 @@ from models.vae import VCAE
 
 
 def flags():
-    parser = training.Parser(
-        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=training.Steps(1000), lr=1e-3, schedule="cosine"
+    parser = Parser(
+        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=Steps(1000), lr=1e-3, schedule="cosine"
     )
     parser.add_argument("--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from")
-    parser.add_argument("--seq_length", type=cli.whole(3), default=21, help="frames a video")
-    parser.add_argument("--rollout", type=cli.whole(0), default=10, help="last frames of it predicted in free running")
+    parser.add_argument("--seq_length", type=limits.at_least(3), default=21, help="frames a video")
+    parser.add_argument("--rollout", type=limits.at_least(0), default=10, help="last frames of it predicted in free running")
     parser.add_argument(
         "--shown", type=checkpoint.limits("shown"), default=4, help="predicted frames painted of each video"
     )
@@ -29,17 +32,17 @@ def flags():
 def main(args):
     content = checkpoint.load(args.lstm, LatentLSTM)
     if content["config"]["diffs"]:
-        raise cli.UserError(f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z itself")
+        raise UserError(f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z itself")
     if args.rollout > args.seq_length - 2:
-        raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
+        raise UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     codec, frames = load_parent(content, args.lstm, "codec", VCAE), checkpoint.parent_path(args.lstm, content, "frames")
     train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
-    device, run = training.start(args), Path(args.save_to)
+    device, run = start(args), Path(args.save_to)
 
-    model = training.create(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
+    model = devices.create(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
-    training.fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
+    fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
     if processes.rank():
         return
 

@@ -4,24 +4,27 @@ from pathlib import Path
 
 import numpy as np
 
-import cli
-import files
-import processes
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from runtime import files
+from runtime import processes
 from data.hdf5 import Videos, Windows
-from models import checkpoint, training
+from training import checkpoint
+from training import loop
 from models.lstm import LatentLSTM
 
 
 def flags():
-    parser = training.Parser(
+    parser = Parser(
         __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=60, lr=2e-3, schedule="cosine", amp=None
     )
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
-        "--seq_length", type=cli.whole(3), help="frames a window; if not given: 20, or fewer if most videos are shorter"
+        "--seq_length", type=limits.at_least(3), help="frames a window; if not given: 20, or fewer if most videos are shorter"
     )
     parser.add_argument(
-        "--frame_skip", type=cli.whole(1), help="take every so-many-th frame; if not given: as the data says"
+        "--frame_skip", type=limits.at_least(1), help="take every so-many-th frame; if not given: as the data says"
     )
     parser.add_argument(
         "--loss",
@@ -57,25 +60,25 @@ def main(args):
     latents = Videos(args.data_file, "train", "latents")
     about = latents.attributes
     if "slots" in about and (args.loss == "mdn" or args.diffs):
-        raise cli.UserError(
+        raise UserError(
             f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave them out"
         )
     if args.loss == "distance" and "slots" not in about:
-        raise cli.UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
+        raise UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
     args.seq_length = args.seq_length or usual_length(latents.starts, args.frame_skip)
     args.rollout = min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
     if args.rollout > args.seq_length - 3:
-        raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
+        raise UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
-    device, run = training.start(args), Path(args.save_to)
+    device, run = start(args), Path(args.save_to)
     processes.say(
         f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
     )
 
-    model = training.create(
+    model = devices.create(
         LatentLSTM,
         device,
         train.shape[-1],
@@ -94,7 +97,7 @@ def main(args):
     beside = Path(args.data_file).resolve().parent
     seen = {name: files.relative(files.resolve(about[name], beside), run) for name in ("codec", "data_file")}
     parents = {"codec": {"path": seen["codec"], "id": about["codec_id"]}, "frames": {"path": seen["data_file"]}}
-    training.fit(model, train, valid, args, device, parents)
+    fit(model, train, valid, args, device, parents)
 
 
 def usual_length(starts, skip):

@@ -4,25 +4,28 @@ from pathlib import Path
 
 import torch
 
-import cli
-import files
-import processes
+from runtime import cli
+from runtime import limits
+from runtime.errors import UserError
+from runtime import files
+from runtime import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
-from models import checkpoint, training
+from training import checkpoint
+from training import loop
 from models.cae import CAE, Deconvoluter
 from models.codec import Codec, unit_scale
 from models.vae import VAE
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
-    "deep": {"num_epochs": training.Steps(1500), "batch_size": 32, "lr": 1e-3, "schedule": "cosine"},
+    "deep": {"num_epochs": Steps(1500), "batch_size": 32, "lr": 1e-3, "schedule": "cosine"},
     "2016": {"num_epochs": 10, "batch_size": 128, "lr": 1e-5, "schedule": "constant"},
 }
 
 
 def flags():
-    parser = training.Parser(__doc__, VAE, archs=ARCHS, save_to="runs/vae_on_convs")
+    parser = Parser(__doc__, VAE, archs=ARCHS, save_to="runs/vae_on_convs")
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE")
     parser.add_argument("--z_dim", type=checkpoint.limits("z_dim"), default=256, help="numbers a latent")
@@ -33,25 +36,25 @@ def flags():
     parser.add_argument("--L", type=checkpoint.limits("L"), default=2, help="posterior samples a frame")
     parser.add_argument("--beta", type=checkpoint.limits("beta"), default=1.0, help="weight of the KL term")
     parser.add_argument("--bounded", action=cli.Switch, default=False, help="2016: features as they are, means in tanh")
-    parser.add_argument("--crops", type=cli.whole(1), default=4, help="square crops of each frame in the latents")
+    parser.add_argument("--crops", type=limits.at_least(1), default=4, help="square crops of each frame in the latents")
     return parser
 
 
 def main(args):
     cae_content, deconv_content = checkpoint.load(args.cae, CAE), checkpoint.load(args.deconv, Deconvoluter)
     if deconv_content["parents"]["cae"]["id"] != checkpoint.identity(cae_content):
-        raise cli.UserError(f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this one")
+        raise UserError(f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this one")
     data_file = checkpoint.parent_path(args.cae, cae_content, "frames")
     crop = (cae_content["config"]["side"],) * 2
     train = Frames(data_file, "train", crop, args.seed)
     valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
-    device, run = training.start(args), Path(args.save_to)
+    device, run = start(args), Path(args.save_to)
 
     cae, split_layer = checkpoint.build(cae_content, CAE).to(device), deconv_content["config"]["split_layer"]
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
     names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")
-    model = training.create(VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}).to(device)
+    model = devices.create(VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}).to(device)
     if not args.bounded:
         model.normalise_by(features)
     parents = {
@@ -62,7 +65,7 @@ def main(args):
     def prepare(frames):
         return (model.normalised(cae.features(cae.shifted(frames), split_layer)),)
 
-    training.fit(model, train, valid, args, device, parents, prepare)
+    fit(model, train, valid, args, device, parents, prepare)
 
     codec = Codec(run / "best.pt", device)
     about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(data_file, run)}

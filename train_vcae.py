@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-import cli
-import files
-import processes
+from runtime import cli
+from runtime.errors import UserError
+from runtime import files
+from runtime import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
-from models import checkpoint, training
+from training import checkpoint
+from training import loop
 from models.codec import Codec, unit_scale
 from models.slots import SlotVAE
 from models.vae import VCAE
@@ -17,7 +19,7 @@ from models.vae import VCAE
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
     "deep": {
-        "num_epochs": training.Steps(4000), "batch_size": 128, "lr": 2e-3, "schedule": "cosine", "amp": None,
+        "num_epochs": Steps(4000), "batch_size": 128, "lr": 2e-3, "schedule": "cosine", "amp": None,
         "grad_clip": 0.0, "n_hid": 512, "nfilts": 16, "L": 1, "beta": 0.5,
     },
     "2016": {
@@ -32,7 +34,7 @@ ARCHS = {
 
 
 def flags():
-    parser = training.Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
+    parser = Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
     parser.add_argument("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
     parser.add_argument("--z_dim", type=checkpoint.limits("z_dim"), default=32, help="numbers a latent")
     parser.add_argument(
@@ -56,21 +58,21 @@ def flags():
 
 def main(args):
     if args.fsize % 2 == 0:
-        raise cli.UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
+        raise UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
     train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
     if args.arch == "slots":
         count_slots(args, train.attributes)
-    device, run = training.start(args), Path(args.save_to)
+    device, run = start(args), Path(args.save_to)
 
     if args.arch == "slots":
         about = train.attributes
         combine = "max" if about["physics"] == "srivastava" else "sum"
         size = (about["num_sz"], combine, args.n_hid)
-        model = training.create(SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta)
+        model = devices.create(SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta)
     else:
         names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
-        model = training.create(VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names})
-    training.fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
+        model = devices.create(VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names})
+    fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
 
     codec = Codec(run / "best.pt", device)
     about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(args.data_file, run)}
@@ -96,12 +98,12 @@ def main(args):
 def count_slots(args, about):
     """Settle --slots. Raises UserError if the frames, or the flags, are not such that slots can be made of them."""
     if "num_sz" not in about:
-        raise cli.UserError(f"--arch slots is for bright things on black, from moving_mnist.py; not {args.data_file}")
+        raise UserError(f"--arch slots is for bright things on black, from moving_mnist.py; not {args.data_file}")
     args.slots = args.slots or about["nums_per_image"]
     if args.slots > 4:
-        raise cli.UserError(f"{args.data_file} shows {args.slots} digits a frame: give --slots 4, or take --arch deep")
+        raise UserError(f"{args.data_file} shows {args.slots} digits a frame: give --slots 4, or take --arch deep")
     if args.z_dim % args.slots or args.z_dim // args.slots < 3:
-        raise cli.UserError(
+        raise UserError(
             f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of at least 3 numbers each: "
             f"take a multiple, --z_dim {16 * args.slots}"
         )

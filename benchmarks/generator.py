@@ -10,7 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
-from data import bouncing, mnist
+from data import bouncing
+from data import mnist
 
 
 def main(args):

@@ -13,7 +13,7 @@ from compare import compare
 import moving_mnist
 from data.hdf5 import Frames, Windows, write_latents
 from models.codec import unit_scale
-from models.training import choose_device
+from runtime.device import choose_device
 
 
 def some_pixels(frames):

@@ -11,7 +11,7 @@ from compare import compare
 
 from models.codec import batch_size
 from models.lstm import LatentLSTM
-from models.training import choose_device
+from runtime.device import choose_device
 from models.vae import VCAE
 
 

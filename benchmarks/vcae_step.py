@@ -10,8 +10,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
-from models.step import Recorded, adam, take_step
-from models.training import choose_device
+from training.step import Recorded, adam, take_step
+from runtime.device import choose_device
 from models.vae import VCAE
 
 

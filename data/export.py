@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-import files
+from runtime import files
 from data.hdf5 import chunks, refuse_existing
 
 
@@ -15,7 +15,7 @@ def write_npz(dest, counts, make, attributes):
     Arguments as of `hdf5.write_videos`; each attribute becomes an array of its own.
     """
     refuse_existing(dest)
-    with files.whole(dest) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with files.atomic_write(dest) as partial, zipfile.ZipFile(partial, "w") as archive:
 
         def put(name, array):
             with archive.open(f"{name}.npy", "w") as file:
@@ -47,7 +47,7 @@ def write_pictures(dest, counts, make, attributes, suffix):
     Arguments as of `hdf5.write_videos`; suffix: "jpg" or "png".
     """
     refuse_existing(dest)
-    with files.whole_folder(dest) as partial:
+    with files.atomic_folder(dest) as partial:
         np.savez(partial / "about.npz", **attributes)
         for split, count in counts.items():
             _, labels, positions = make(split, range(0))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cli import UserError
-from data import hdf5, stills
+from runtime.errors import UserError
+from data import hdf5
+from data import stills
 from data.movie import Film, inspect, list_pictures, natural, opened, ticks
 from data.shots import divide
 

@@ -3,8 +3,9 @@
 import torch
 from torch.utils.data import Dataset
 
-from cli import UserError
-from data import bouncing, mnist
+from runtime.errors import UserError
+from data import bouncing
+from data import mnist
 from data.hdf5 import SPLITS, Videos
 
 

@@ -21,10 +21,11 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-import cli
-import files
-import processes
-from cli import UserError
+from runtime import cli
+from runtime import limits
+from runtime import files
+from runtime import processes
+from runtime.errors import UserError
 from data.bouncing import PHYSICS
 
 FORMAT = 2
@@ -62,7 +63,7 @@ def create(path, kind, attributes, replace=False):
     """
     if not replace:
         refuse_existing(path)
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         if not replace:
             refuse_existing(path)  # written while this process came to the lock
         with new_file(partial, kind, attributes) as file:
@@ -74,7 +75,7 @@ def new_file(path, kind, attributes):
     about = {"format": FORMAT, "kind": kind, **attributes}
     about = {key: value for key, value in about.items() if value is not None}
     for name in about.keys() & ATTRIBUTES.keys():
-        if not cli.fits(about[name], ATTRIBUTES[name]) or len(os.fsencode(str(about[name]))) > TEXT:
+        if not limits.fits(about[name], ATTRIBUTES[name]) or len(os.fsencode(str(about[name]))) > TEXT:
             raise UserError(f"{name} {about[name]!s:.50} is more than a file of this format can say: make it less")
     file = open_file(path, "w", libver=("v110", "v110"))
     file.attrs.update({key: np.bytes_(os.fsencode(v)) if type(v) is str else v for key, v in about.items()})
@@ -131,7 +132,7 @@ def write_latents(dest, data_file, encode, crop, crops, attributes, replace=Fals
     if not replace:
         refuse_existing(dest)
     writer = processes.rank() == 0
-    with files.whole(dest) if writer else nullcontext(files.partial(dest)) as partial:
+    with files.atomic_write(dest) if writer else nullcontext(files.tmp_path(dest)) as partial:
         if writer:
             z_dim = encode(Frames(data_file, "train", crop).evenly_spaced(1))[0].shape[1]
             at_once = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -155,7 +156,7 @@ def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size
     with open_file(path) as file:
         latents = file[split]["latents"]
         offset, shape = latents.id.get_offset(), latents.shape
-    first, end = np.searchsorted(frames.starts, processes.share(len(frames)))  # as many frames for each as can be
+    first, end = np.searchsorted(frames.starts, processes.local_rows(len(frames)))  # as many frames for each as can be
     starts = frames.starts[first : end + 1]
     blocks = rows_of_videos(starts) if follow else range(starts[0], starts[-1], batch_size)
 
@@ -390,7 +391,7 @@ def attribute(file, name):
     if found.shape != () or found.dtype.kind not in "Siuf" or found.dtype.itemsize > TEXT:
         raise ValueError(f"attribute {name} is no number and no text of a fixed length")
     value = os.fsdecode(file.attrs[name]) if found.dtype.kind == "S" else file.attrs[name].item()
-    if not cli.fits(value, allowed):
+    if not limits.fits(value, allowed):
         raise ValueError(f"attribute {name} is {value!s:.50}")
     return value
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import files
-from cli import UserError
+from runtime import files
+from runtime.errors import UserError
 
 LIMIT = 2**28  # bytes that a file is unpacked to at most: MNIST's largest has 47 MB
 SAMPLE = Path(__file__).parent / "mnist_sample"

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-import files
+from runtime import files
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 PRIMED, FREE = (46, 125, 50), (198, 40, 40)  # green while the truth is fed in, red from where it is not
@@ -55,7 +55,7 @@ def save_sheet(path, rows, scale=1, gap=2, bars=None):
             sheet.paste(Image.fromarray(frame), (x, y))
             if bars and label in bars:
                 draw.rectangle((x, y + height, x + width - 1, y + height + 3), bars[label][c])
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         sheet.save(partial)
 
 
@@ -118,7 +118,7 @@ def save_curves(path, curves):
         # A path is no markup: Matplotlib leaves out labels that begin with "_" and reads "$" as mathematics.
         text.set_parse_math(False)
         text.set_text(name)
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         figure.savefig(partial, dpi=120)
 
 
@@ -142,7 +142,7 @@ def save_slots(path, frames, drawn, crops, seen_paths, predicted_paths):
             row[-1].plot(predicted[:, 1], predicted[:, 0], "o", color=color, markersize=4)
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize="small")
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         figure.savefig(partial, dpi=80, format="png")
 
 
@@ -150,7 +150,7 @@ def save_plain(path, frames, fps, scale):
     """Save frames (T, channels, height, width) and nothing else: .gif, .mp4, or .png for one row."""
     frames = enlarge(to_uint8(frames), scale)
     if Path(path).suffix == ".png":
-        with files.whole(path) as partial:
+        with files.atomic_write(path) as partial:
             Image.fromarray(np.concatenate(frames, axis=1)).save(partial)
     else:
         save_animation(path, frames, fps)
@@ -165,7 +165,7 @@ def save_animation(path, frames, fps):
     else:
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
         content = iio.imwrite("<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=fps)
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cli import UserError
+from runtime.errors import UserError
 from data import hdf5
 from data.movie import sampled, shrinker, ticks
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cli import UserError
-from models import noise
+from runtime.errors import UserError
+from training import noise
 from models.vae import glorot
 
 PATTERNS = {

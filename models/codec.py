@@ -2,8 +2,8 @@
 
 import torch
 
-from cli import UserError
-from models import checkpoint
+from runtime.errors import UserError
+from training import checkpoint
 from models.cae import CAE, Deconvoluter
 from models.slots import SlotVAE
 from models.vae import VAE, VCAE

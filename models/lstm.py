@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from cli import UserError
-from models import noise
+from runtime.errors import UserError
+from training import noise
 from models.peephole import PeepholeLSTM
 
 
@@ -128,7 +128,7 @@ class LatentLSTM(nn.Module):
             # Of a slot, speeds are read in eighths of a half frame; its look has none.
             x = torch.cat([x, 8 * step if self.config["slots"] else step], dim=2)
         # The original's loss with kl is a sum over the batch; ours is a mean, and so are its gradients.
-        first, end, rows = noise.share  # one process's mean is of its share
+        first, end, rows = noise.batch_part  # one process's mean is of its share
         clip = self.clip * (rows / max(end - first, 1) if self.loss == "mse" else self.slots / len(x))
         for i, layer in enumerate(self.layers):
             x = noise.dropout(x, self.dropout, self.training)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.noise import Dropout, normal_like
+from training.noise import Dropout, normal_like
 
 
 class VariationalAutoencoder(nn.Module):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import cli
+from runtime import cli
 import moving_mnist
 import train_cae
 import train_deconv

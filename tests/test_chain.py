@@ -14,7 +14,7 @@ from PIL import Image, ImageSequence
 import evaluate
 import sample_video
 import train_lstm
-from cli import UserError
+from runtime.errors import UserError
 from data.pictures import CAPTION, FREE, PRIMED, save_animation, to_uint8
 from models.codec import Codec
 

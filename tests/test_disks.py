@@ -10,15 +10,15 @@ import pytest
 import torch
 from conftest import run
 
-import files
+from runtime import files
 import moving_mnist
 import sample_video
 import train_lstm
 import train_vcae
-from cli import UserError
+from runtime.errors import UserError
 from data import hdf5
-from data.benchmark import read_windows
-from models import checkpoint
+from evaluation.windows import read_windows
+from training import checkpoint
 from models.lstm import LatentLSTM
 from models.vae import VCAE
 
@@ -27,13 +27,13 @@ ABOUT = {"source": "made up", "frame_rate": 10.0, "frame_skip": 1}
 
 
 def write(path, text):
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         partial.write_text(text)
 
 
 def test_the_second_writer_of_a_file_is_told_and_the_first_wins(tmp_path):
     place = tmp_path / "file.txt"
-    with files.whole(place) as partial:
+    with files.atomic_write(place) as partial:
         partial.write_text("first")
         with pytest.raises(UserError, match=r"file\.txt is being written by another process"):
             write(place, "second")
@@ -47,9 +47,9 @@ def test_the_second_writer_of_a_folder_is_told_and_the_first_wins(tmp_path):
     place = tmp_path / "folder"
     place.with_name("folder.part").mkdir()
     (tmp_path / "folder.part" / "left by a killed run").touch()
-    with files.whole_folder(place) as partial:
+    with files.atomic_folder(place) as partial:
         (partial / "first").touch()
-        with pytest.raises(UserError, match="folder is being written by another process"), files.whole_folder(place):
+        with pytest.raises(UserError, match="folder is being written by another process"), files.atomic_folder(place):
             pass
     assert os.listdir(place) == ["first"]
     assert os.listdir(tmp_path) == ["folder"]
@@ -73,9 +73,9 @@ def test_a_file_written_meanwhile_is_not_replaced(tmp_path, monkeypatch):
 
 def test_a_folder_is_claimed_by_one(tmp_path):
     with files.lock(tmp_path / ".lock", ""), pytest.raises(UserError, match="in use by another process"):
-        files.claim(tmp_path)
-    files.claim(tmp_path)
-    files.claimed.close()
+        files.lock_folder(tmp_path)
+    files.lock_folder(tmp_path)
+    files.folder_lock.close()
 
 
 def test_a_disk_without_locks(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import cli
+from runtime import cli
 import evaluate
 import moving_mnist
 import sample_video

@@ -11,12 +11,15 @@ import torch
 from conftest import run
 
 import evaluate
-import files
+from runtime import files
 import moving_mnist
-from cli import UserError
-from data import hdf5, pictures, tables
-from data.benchmark import is_video_first, read_windows
-from models import metrics, predictors
+from runtime.errors import UserError
+from data import hdf5
+from data import pictures
+from evaluation import tables
+from evaluation.windows import is_video_first, read_windows
+from evaluation import metrics
+from evaluation import baselines
 from models.codec import Codec
 
 

@@ -11,7 +11,7 @@ import torch
 from conftest import new_process
 from PIL import Image
 
-import files
+from runtime import files
 
 TINY = " --device cpu --num_epochs 1 --max_per_epoch 2 --save_to new"
 # stage, and bytes to which a file can grow: less than its largest has
@@ -67,20 +67,20 @@ def whole(path):
 
 
 def fail(place):
-    with files.whole(place) as partial:
+    with files.atomic_write(place) as partial:
         partial.write_text("second")
         raise ZeroDivisionError
 
 
 def test_what_is_there_stays_until_its_successor_is_whole(tmp_path):
     place = tmp_path / "folder" / "file.txt"
-    with files.whole(place) as partial:
+    with files.atomic_write(place) as partial:
         partial.write_text("first")
         assert not place.exists()
     with pytest.raises(ZeroDivisionError):
         fail(place)
     assert place.read_text() == "first"
-    with files.whole(place) as partial:
+    with files.atomic_write(place) as partial:
         partial.write_text("third")
         assert place.read_text() == "first"
     assert [path.name for path in place.parent.iterdir()] == ["file.txt"]

@@ -9,9 +9,9 @@ from conftest import run
 import evaluate
 import sample_video
 import train_jointly
-from cli import UserError
+from runtime.errors import UserError
 from data.generated import GeneratedVideos
-from models import checkpoint
+from training import checkpoint
 from models.joint import Joint
 
 SMALL = ["--schedule", "constant", "--batch_size", 5, "--device", "cpu", "--seq_length", 7, "--rollout", 3]

@@ -12,7 +12,7 @@ import torch
 from conftest import new_process, run
 
 import train_lstm
-from models import training
+from training import loop
 
 TINY = " --device cpu --num_epochs 2 --batch_size 6 --save_every 0 --save_to run"
 STAGES = {
@@ -102,7 +102,7 @@ def test_told_to_stop(stages, tmp_path, stage, number, code):
     for name in ("unbroken", "stopped"):
         shutil.copytree(stages, tmp_path / name)
     left_alone(tmp_path / "unbroken", command)
-    left_alone(folder, command, code, signal_at=("models.training.take_step", 3, number))
+    left_alone(folder, command, code, signal_at=("training.loop.take_step", 3, number))
     last = torch.load(folder / "run" / "last.pt")
     assert (last["history"], last["progress"]["step"]) == ([], 3)
     assert re.search("go(es)? on with --resume", (folder / "said").read_text())
@@ -138,5 +138,5 @@ def test_one_process_a_folder(stages, tmp_path, monkeypatch):
     assert "run is in use by another process" in (tmp_path / "run" / "said").read_text()
     folder = tmp_path / "killed"
     shutil.copytree(stages, folder)
-    left_alone(folder, command, -signal.SIGKILL, signal_at=("models.training.take_step", 1, signal.SIGKILL))
+    left_alone(folder, command, -signal.SIGKILL, signal_at=("training.loop.take_step", 1, signal.SIGKILL))
     left_alone(folder, command + " --resume")

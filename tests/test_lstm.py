@@ -8,7 +8,9 @@ import torch
 from golden import assert_close, load
 from torch.nn import functional as F
 
-from models import lstm, noise, peephole
+from models import lstm
+from training import noise
+from models import peephole
 from models.lstm import LatentLSTM, difference, integrate, mixture
 from models.peephole import Gathered, PeepholeSequence
 

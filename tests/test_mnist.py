@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from cli import UserError
+from runtime.errors import UserError
 from data import mnist
 
 # Mean energy of MNIST's digits, the sum of squared pixels in [0, 1], in the same three splits.

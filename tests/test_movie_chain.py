@@ -11,7 +11,7 @@ import train_cae
 import train_deconv
 import train_lstm
 import train_vae_on_convs
-from cli import UserError
+from runtime.errors import UserError
 from data import hdf5
 from data.hdf5 import Frames
 from models.codec import Codec

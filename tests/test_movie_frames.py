@@ -14,10 +14,13 @@ from conftest import run
 from PIL import Image, features
 from test_errors import contents
 
-import cli
+from runtime import cli
+from runtime.errors import UserError
 import movie_frames
 import moving_mnist
-from data import footage, hdf5, shots
+from data import footage
+from data import hdf5
+from data import shots
 from data.movie import Film
 
 RATE = 10
@@ -541,7 +544,7 @@ def test_a_list_says_where_films_go(tmp_path, capsys):
 def test_a_list_that_is_wrong(tmp_path, line, says):
     path = film(tmp_path / "clip0.mkv", [still(9)] * 3)
     (tmp_path / "list").write_text(f"train clip0.mkv\n{line}\n")
-    with pytest.raises(cli.UserError, match=says):
+    with pytest.raises(UserError, match=says):
         run(movie_frames, path, "--split_file", tmp_path / "list", "--dest", tmp_path / "new.hdf5")
 
 
@@ -616,7 +619,7 @@ def test_pictures_that_change_their_shape(tmp_path):
     folder.mkdir()
     for i, size in enumerate([(40, 60), (40, 40)]):
         Image.fromarray(marked(*size)).save(folder / f"{i}.png")
-    with pytest.raises(cli.UserError, match="pictures: the pictures change their shape, from 24x16 to 16x16"):
+    with pytest.raises(UserError, match="pictures: the pictures change their shape, from 24x16 to 16x16"):
         frames_of(tmp_path, folder)
     assert frames_of(tmp_path, folder, "--shape", "16x16").shape == (2, 3, 16, 16)
 
@@ -757,7 +760,7 @@ def test_the_cover_of_a_song_is_no_film(tmp_path):
     (tmp_path / "song.mp3").write_bytes(b"ID3\x03\0\0" + size + tag + sound * 40)
     with av.open(str(tmp_path / "song.mp3")) as container:
         assert container.streams.video
-    with pytest.raises(cli.UserError, match="has no video stream"):
+    with pytest.raises(UserError, match="has no video stream"):
         run(movie_frames, tmp_path / "song.mp3", "--dest", tmp_path / "new.hdf5")
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models import noise
+from training import noise
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.75])
@@ -33,7 +33,7 @@ def test_a_divided_batch_draws_what_the_whole_one_does(draw, rows, monkeypatch):
     torch.manual_seed(1)
     whole, parts = draw(x), []
     for first, end in ((0, 4), (4, 7)):
-        monkeypatch.setattr(noise, "share", (first, end, 7))
+        monkeypatch.setattr(noise, "batch_part", (first, end, 7))
         torch.manual_seed(1)
         parts.append(draw(x[rows * first : rows * end]))
     assert torch.equal(torch.cat(parts), whole)

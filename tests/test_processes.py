@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, new_process
 from torch.distributed import TCPStore
 
-from models import checkpoint
+from training import checkpoint
 from models.vae import VCAE
 
 # Without batch norm, whose statistics on a CPU are each process's own.
@@ -81,7 +81,7 @@ def test_a_dead_process_ends_all(stages, tmp_path):
     (tmp_path / "rank.py").write_text(
         "import os, runpy, signal, sys, conftest\n"
         "if os.environ['RANK'] == '1':\n"
-        "    conftest.send_signal_at('models.training.take_step', 25, signal.SIGKILL)\n"
+        "    conftest.send_signal_at('training.loop.take_step', 25, signal.SIGKILL)\n"
         "sys.argv.pop(0)\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
@@ -102,7 +102,7 @@ def test_told_to_stop_all_stop_at_the_same_step(start, stages, tmp_path, told):
     for name in ("one", "two"):
         shutil.copytree(stages, tmp_path / name)
     command = STAGES["lstm"] + TINY + " --batch_size 5"
-    signal_at = ("models.training.take_step", 3, signal.SIGTERM)
+    signal_at = ("training.loop.take_step", 3, signal.SIGTERM)
     one, two = start(tmp_path / "one", command, 1), start(tmp_path / "two", command, 2, dict.fromkeys(told, signal_at))
     assert [finish(one), finish(two)] == [[0], [143, 143]]
     assert torch.load(tmp_path / "two" / "run" / "last.pt")["progress"]["step"] == 3

@@ -16,9 +16,9 @@ import show_slots
 import train_jointly
 import train_lstm
 import train_vcae
-from cli import UserError
+from runtime.errors import UserError
 from data.hdf5 import Frames, create
-from models import checkpoint
+from training import checkpoint
 from models.codec import Codec
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE, in_order

@@ -12,8 +12,10 @@ from torch import nn
 
 import train_lstm
 import train_vcae
-from cli import UserError
-from models import checkpoint, step, training
+from runtime.errors import UserError
+from training import checkpoint
+from training import step
+from training import loop
 from models.lstm import LatentLSTM
 
 
@@ -41,7 +43,7 @@ class Numbers(torch.utils.data.Dataset):
 
 
 def arguments(tmp_path, **kwargs):
-    defaults = vars(training.Parser("", Toy, save_to=str(tmp_path), batch_size=4, num_epochs=3, lr=0.1).parse_args([]))
+    defaults = vars(Parser("", Toy, save_to=str(tmp_path), batch_size=4, num_epochs=3, lr=0.1).parse_args([]))
     return argparse.Namespace(**defaults | {"schedule": "constant"} | kwargs)
 
 
@@ -51,7 +53,7 @@ CPU = torch.device("cpu")
 def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
     """Fault 8 of the original: partial batches were skipped."""
     model = Toy()
-    training.fit(model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU, {})
+    loop.fit(model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU, {})
     epoch = [batch for train, batch in model.seen[:3]]
     assert sorted(x for batch in epoch for x in batch) == list(range(10))
     assert [len(batch) for batch in epoch] == [4, 4, 2]
@@ -64,14 +66,14 @@ def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
 def test_max_per_epoch_is_what_it_says(tmp_path):
     """Fault 8 of the original: one batch more."""
     model = Toy()
-    training.fit(model, Numbers(*range(100)), Numbers(1.0), arguments(tmp_path, max_per_epoch=2, num_epochs=2), CPU, {})
+    loop.fit(model, Numbers(*range(100)), Numbers(1.0), arguments(tmp_path, max_per_epoch=2, num_epochs=2), CPU, {})
     assert [train for train, _ in model.seen] == [True, True, False] * 2
 
 
 def test_best_is_kept_and_the_log_is_the_history(tmp_path):
     """Fault 9 of the original: the last epoch was saved, not the best."""
     model = Toy()
-    training.fit(model, Numbers(5.0), Numbers(1.0), arguments(tmp_path, lr=0.5, num_epochs=8), CPU, {})
+    loop.fit(model, Numbers(5.0), Numbers(1.0), arguments(tmp_path, lr=0.5, num_epochs=8), CPU, {})
     best, last = (checkpoint.load(tmp_path / name, Toy) for name in ("best.pt", "last.pt"))
     losses = [row["valid_loss"] for row in last["history"]]
     assert len(best["history"]) == losses.index(min(losses)) + 1 < 8
@@ -83,10 +85,10 @@ def test_best_is_kept_and_the_log_is_the_history(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     values = [1.0] * 10
     with pytest.raises(UserError, match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller"):
-        training.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
+        loop.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
     args = arguments(tmp_path, save_every=0)
     with pytest.raises(UserError, match=r"in validation of epoch 1/3, step 2: begin anew with a smaller --lr$"):
-        training.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
+        loop.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
     last = checkpoint.load(tmp_path / "last.pt", Toy)
     assert last["model"]["weight"].isfinite()
     assert not last["history"]
@@ -102,7 +104,7 @@ class Steep(Toy):
 def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     """The loss is 0 at the first step, and the slope of the square root there is not finite."""
     with pytest.raises(UserError, match=r"weights are not finite after epoch 1, step 1: .*\(epochs done: 0\) with"):
-        training.fit(Steep(), Numbers(0.0), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
+        loop.fit(Steep(), Numbers(0.0), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
     assert checkpoint.load(tmp_path / "last.pt", Steep)["model"]["weight"].isfinite()
 
 
@@ -115,10 +117,10 @@ def test_an_epoch_of_other_batches_begins_anew(tmp_path, capsys):
 
     Stop.__name__ = "Toy"
     with pytest.raises(KeyboardInterrupt):
-        training.fit(Stop(), Numbers(*range(10)), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
+        loop.fit(Stop(), Numbers(*range(10)), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
     model = Toy()
     args = arguments(tmp_path, resume=True, batch_size=5, num_epochs=1)
-    training.fit(model, Numbers(*range(10)), Numbers(1.0), args, CPU, {})
+    loop.fit(model, Numbers(*range(10)), Numbers(1.0), args, CPU, {})
     assert [len(batch) for train, batch in model.seen if train] == [5, 5]
     assert "epoch 1 begins anew" in capsys.readouterr().out
 
@@ -138,10 +140,10 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
 
     model = Decayed()
     with pytest.raises(UserError, match=r"weight_decay has no line in CONFIG of models/checkpoint\.py"):
-        training.fit(model, Numbers(1.0), Numbers(1.0), arguments(tmp_path), CPU, {})
+        loop.fit(model, Numbers(1.0), Numbers(1.0), arguments(tmp_path), CPU, {})
     assert not model.seen
     with pytest.raises(UserError, match="args: tags is a list"):
-        training.fit(Toy(), Numbers(1.0), Numbers(1.0), arguments(tmp_path, tags=["a"]), CPU, {})
+        loop.fit(Toy(), Numbers(1.0), Numbers(1.0), arguments(tmp_path, tags=["a"]), CPU, {})
     with pytest.raises(UserError, match="could not be loaded again"):
         checkpoint.save(tmp_path / "best.pt", LatentLSTM(4, 8, 1), {"frame_skip": 1}, [], parents={})
     assert not list(tmp_path.iterdir())
@@ -152,14 +154,14 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
 )
 def test_epochs_by_steps(tmp_path, examples, max_per_epoch, epochs):
     """Ten steps of four examples each are as many epochs as the dataset's size makes of them, at least one."""
-    args = arguments(tmp_path, num_epochs=training.Steps(10), max_per_epoch=max_per_epoch)
-    training.fit(Toy(), Numbers(*range(examples)), Numbers(1.0), args, CPU, {})
+    args = arguments(tmp_path, num_epochs=Steps(10), max_per_epoch=max_per_epoch)
+    loop.fit(Toy(), Numbers(*range(examples)), Numbers(1.0), args, CPU, {})
     assert len(checkpoint.load(tmp_path / "last.pt", Toy)["history"]) == epochs == args.num_epochs
 
 
 def test_the_time_to_go_is_told_once(monkeypatch):
-    now, clock = [0.0], training.Clock()
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    now, clock = [0.0], loop.Clock()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     said = []
     for left in range(200, 0, -1):
         said.append(clock.tick(left))
@@ -181,7 +183,7 @@ def test_help_shows_what_will_be_used(capsys):
 def test_compile_without_a_compiler(monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
     with pytest.raises(UserError, match="--compile does not work here"):
-        training.try_compiler(CPU)
+        devices.try_compiler(CPU)
 
 
 def test_cosine_schedule_warms_up_and_falls():
@@ -207,7 +209,7 @@ def test_recorded_steps_are_the_same_steps(tmp_path, monkeypatch, loss, amp):
         latents = Numbers(*torch.randn(70, 8, 2, 4).tolist())
         options = {"save_to": str(tmp_path / name), "batch_size": 8, "grad_clip": 1.0, "schedule": "cosine", "amp": amp}
         (tmp_path / name).mkdir()
-        training.fit(model, latents, latents, arguments(tmp_path, **options), torch.device("cuda"), {})
+        loop.fit(model, latents, latents, arguments(tmp_path, **options), torch.device("cuda"), {})
         return model.state_dict()
 
     recorded = trained("recorded")

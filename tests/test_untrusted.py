@@ -24,19 +24,20 @@ from test_movie_frames import SCENES, film
 
 import movie_frames
 import train_lstm
-from cli import UserError
-from data import hdf5, mnist
-from data.benchmark import read_windows
+from runtime.errors import UserError
+from data import hdf5
+from data import mnist
+from evaluation.windows import read_windows
 from data.generated import GeneratedVideos
 from data.hdf5 import Frames, Windows
-from models import checkpoint
+from training import checkpoint
 from models.cae import CAE, Deconvoluter
 from models.codec import Codec, fits_together
 from models.joint import Joint
 from models.lstm import LatentLSTM
-from models.predictors import Trained
+from evaluation.baselines import Trained
 from models.slots import SlotVAE
-from models.step import adam
+from training.step import adam
 from models.vae import VAE, VCAE
 
 ROOT = Path(__file__).parent.parent
@@ -326,7 +327,7 @@ def read_checkpoint(path):
     content = checkpoint.load(path, *MODELS)
     model, kind = checkpoint.build(content, *MODELS), content["kind"]
     if "optimizer" in content:
-        optimizer, state = adam(model, 1e-3, torch.device("cpu")), checkpoint.way_on(content, model, path)[0]
+        optimizer, state = adam(model, 1e-3, torch.device("cpu")), checkpoint.resume_state(content, model, path)[0]
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if kind == "LatentLSTM":
         trained = Trained(path, torch.device("cpu"))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from golden import assert_close, load
 
-from models import noise, vae
+from training import noise
+from models import vae
 from models.vae import VAE, VCAE
 
 

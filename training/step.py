@@ -1,4 +1,4 @@
-"""One step of training: Adam, what autocast computes, a GPU's recording of it, a batch divided among processes."""
+"""What a step is made of: Adam and its learning rate, CUDA graphs, a batch divided among processes."""
 
 import math
 
@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-import processes
-from models import noise
+from runtime import processes
+from training import noise
 
 
 def adam(model, lr, device):
@@ -16,36 +16,19 @@ def adam(model, lr, device):
     return torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=device.type == "cuda")
 
 
-def take_step(model, args, optimizer, *inputs):
-    """One step of training. Returns what the model does, detached."""
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=args.amp):
-        scalars = model(*inputs)
-    scalars["loss"].backward()
-    if args.grad_clip:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
-    optimizer.step()
-    return {key: value.detach() for key, value in scalars.items()}
-
-
-def measure(model, args, *inputs):
-    """What the model returns, without gradients."""
-    with torch.no_grad(), torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=args.amp):
-        return model(*inputs)
-
-
 def set_lr(optimizer, args, progress):
-    """Set the learning rate for the share `progress`, in [0, 1), of the whole training."""
-    share = 1.0
-    if args.schedule == "cosine":
-        warm_up = 0.05
-        share = (
-            progress / warm_up
-            if progress < warm_up
-            else 0.5 + 0.5 * math.cos(math.pi * (progress - warm_up) / (1 - warm_up))
-        )
+    """Set the learning rate for `progress`, in [0, 1), of the whole training."""
     for group in optimizer.param_groups:
-        group["lr"].fill_(args.lr * max(share, 1e-3))
+        group["lr"].fill_(args.lr * max(lr_scale(args.schedule, progress), 1e-3))
+
+
+def lr_scale(schedule, progress, warm_up=0.05):
+    """The part of --lr at `progress`: 1 or, of a cosine schedule, up to 1 in a warm-up and then down to 0."""
+    if schedule == "constant":
+        return 1.0
+    if progress < warm_up:
+        return progress / warm_up
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - warm_up) / (1 - warm_up))
 
 
 class Recorded:
@@ -91,7 +74,8 @@ def distributed(model, device):
     network = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
     def add_up(_, bucket):
-        first, end, rows = noise.share  # a mean over them weighs as much as they are of the batch
+        first, end, rows = noise.batch_part
+        # The mean over this process's rows counts for their part of the batch.
         gradients = bucket.buffer().mul_((end - first) / rows)
         return dist.all_reduce(gradients, async_op=True).get_future().then(lambda future: future.value()[0])
 

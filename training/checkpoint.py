@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-import cli
-import files
-import processes
-from cli import UserError
+from runtime import cli
+from runtime import files
+from runtime import processes
+from runtime.errors import UserError
 
 FORMAT = 2
 KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
@@ -47,9 +47,9 @@ PARENTS = {
 PLAIN = (type(None), bool, int, float, str)
 
 
-def limits(name):
+def flag(name):
     """The argparse type of a flag that sets the value `name` of a configuration."""
-    return cli.limited(CONFIG[name])
+    return limits.limited(CONFIG[name])
 
 
 def save(path, model, args, history, parents, optimizer=None, progress=None):
@@ -76,7 +76,7 @@ def save(path, model, args, history, parents, optimizer=None, progress=None):
         check_content(content, type(model))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} could not be loaded again ({error!s:.200}), so it is not written") from None
-    with files.whole(path) as partial, open(partial, "wb") as file:
+    with files.atomic_write(path) as partial, open(partial, "wb") as file:
         torch.save(content, file)
 
 
@@ -191,7 +191,7 @@ def check_config(config):
                 raise ValueError(f"config: {name} is {value!s:.20}")
         elif name not in CONFIG:
             raise ValueError(f"config: {name!s:.20} has no line in CONFIG of models/checkpoint.py that says its limits")
-        elif not cli.fits(value, CONFIG[name]) or len(str(value)) > 1000:
+        elif not limits.fits(value, CONFIG[name]) or len(str(value)) > 1000:
             raise ValueError(f"config: {name} is {value!s:.20}")
     if slots := config.get("slots"):
         z_dim = config["z_dim"]
@@ -199,7 +199,7 @@ def check_config(config):
             raise ValueError(f"config: {slots} slots do not go with the rest of it")
 
 
-def way_on(content, model, path):
+def resume_state(content, model, path):
     """What the content of the last.pt at `path` has to go on from: Adam's state, and the progress within an epoch.
 
     Raises UserError if they are not of this model's parameters, or not what `save` was given.

@@ -28,12 +28,12 @@ def count():
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share(n):
+def local_rows(n):
     """The first and the end of this process's part of n things."""
     return rank() * n // count(), (rank() + 1) * n // count()
 
 
-def together(values, by="sum"):
+def all_reduce(values, by="sum"):
     """A list of numbers, each the sum, or the max, over all processes."""
     if count() == 1:
         return values
@@ -55,4 +55,4 @@ def lost(error):
 
 def wait():
     """Until all are here."""
-    together([0])
+    all_reduce([0])

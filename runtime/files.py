@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from cli import UserError
+from runtime.errors import UserError
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a disk answers that has none
-claimed = ExitStack()
+folder_lock = ExitStack()
 
 
 @contextmanager
-def whole(path):
+def atomic_write(path):
     """A path beside `path` to write a file to: it gets the name `path` when the block ends well, and is on disk then.
 
     It has the same suffix, and is locked, so that of two writers of one place the second is told. If the block fails
@@ -28,14 +28,14 @@ def whole(path):
     busy = f"{path} is being written by another process: wait for it, or name another"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with lock(partial(path), busy):
+        with lock(tmp_path(path), busy):
             try:
-                yield partial(path)
-                to_disk(partial(path))
-                os.replace(partial(path), path)
+                yield tmp_path(path)
+                to_disk(tmp_path(path))
+                os.replace(tmp_path(path), path)
             except BaseException:
                 with suppress(OSError):
-                    partial(path).unlink()
+                    tmp_path(path).unlink()
                 raise
         with suppress(OSError):  # not every file system does it
             to_disk(path.parent)
@@ -47,28 +47,28 @@ def whole(path):
 
 
 @contextmanager
-def whole_folder(path):
-    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked as `whole` is.
+def atomic_folder(path):
+    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked as `atomic_write` is.
 
     Raises UserError if it cannot be written, or another process is writing it.
     """
     path = Path(path)
     busy = f"{path} is being written by another process: wait for it, or name another"
     try:
-        partial(path).mkdir(parents=True, exist_ok=True)
-        mark = partial(path) / ".lock"
+        tmp_path(path).mkdir(parents=True, exist_ok=True)
+        mark = tmp_path(path) / ".lock"
         with lock(mark, busy):
-            for left in partial(path).iterdir():  # by a run that was killed
+            for left in tmp_path(path).iterdir():  # by a run that was killed
                 if left != mark:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield partial(path)
+            yield tmp_path(path)
             mark.unlink()
-            partial(path).rename(path)
+            tmp_path(path).rename(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error}): make room, or name another") from None
 
 
-def partial(path):
+def tmp_path(path):
     """The name under which a file is written."""
     path = Path(path)
     return path.with_name(f"{path.stem}.part{path.suffix}")
@@ -117,11 +117,11 @@ def warn_of_no_locks(folder):
     print(f"{folder} lies on a disk without locks: let no other process write there", file=sys.stderr)
 
 
-def claim(folder):
+def lock_folder(folder):
     """Make a folder this process's own until it ends or claims another. Raises UserError if another process has it."""
-    claimed.close()
+    folder_lock.close()
     writable_folder(folder)
-    claimed.enter_context(
+    folder_lock.enter_context(
         lock(Path(folder) / ".lock", f"{folder} is in use by another process: wait for it, or name another")
     )
 

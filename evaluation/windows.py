@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from skimage.transform import downscale_local_mean
 
-from cli import UserError
+from runtime.errors import UserError
 from data.bouncing import to_pixels
 from data.hdf5 import Frames, create
 

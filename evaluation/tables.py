@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-import files
+from runtime import files
 
 COLUMNS = {  # of the printed table: title, measure, format
     "MAE": ("mae", ".1f"),
@@ -46,14 +46,14 @@ def defined_mean(values):
 
 
 def write_json(path, about, summary):
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         partial.write_text(json.dumps({"about": about, "predictors": summary}, indent=1, allow_nan=False))
 
 
 def write_csv(path, scores):
     """A line for each predictor and frame ahead; what is not defined is left empty."""
     columns = [key for key in next(iter(scores.values())) if key != "primed"]
-    with files.whole(path) as partial, open(partial, "w", newline="") as file:
+    with files.atomic_write(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["predictor", "frame", *columns])
         for name, rows in scores.items():

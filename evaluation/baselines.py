@@ -10,8 +10,8 @@ import os
 import numpy as np
 import torch
 
-from cli import UserError
-from models import checkpoint
+from runtime.errors import UserError
+from training import checkpoint
 from models.codec import Codec
 from models.lstm import LatentLSTM
 

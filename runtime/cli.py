@@ -6,18 +6,11 @@ import sys
 
 import torch
 
-import processes
+from runtime import processes
+from runtime.errors import Terminated, UserError
 
 # Flags that decide how much memory is needed, the likeliest first.
 SIZES = ("n_hid", "lstm_n_hid", "nfilts", "batch_size", "scale", "n", "predict", "horizon", "seq_len", "frame_size")
-
-
-class UserError(Exception):
-    """Something the user can mend; the message is one sentence that names the file or flag and the way out."""
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -30,7 +23,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and reports a wrong flag in one line, exit code 2."""
 
-    way_on = "nothing half made is left; begin anew with the same command"
+    resume_hint = "nothing half made is left; begin anew with the same command"
 
     def __init__(self, description):
         super().__init__(description=description, formatter_class=HelpFormatter)
@@ -73,64 +66,6 @@ class Switch(argparse.BooleanOptionalAction):
         setattr(namespace, self.dest, (value.lower() == "true") != option_string.startswith("--no-"))
 
 
-def whole(least, most=2**31 - 1):
-    """An argparse type: a whole number from `least` to `most`, by default what any file format can store."""
-
-    def parse(text):
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            too_large = value is not None and value > most
-            bounds = f"from {least} to {most}" if too_large or most < 2**31 - 1 else f"of at least {least}"
-            raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r:.50}")
-        return value
-
-    return parse
-
-
-seed = whole(0, 2**63 - 1)
-
-
-def real(low, high=float("inf"), above=False):
-    """An argparse type: a finite number in [low, high], or in (low, high] with `above`."""
-
-    def parse(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not (low < value if above else low <= value) or value > high or value == float("inf"):
-            bounds = f"{'above' if above else 'from'} {low:g}" + (f" to {high:g}" if high < float("inf") else "")
-            raise argparse.ArgumentTypeError(f"takes a number {bounds}, not {text!r:.50}")
-        return value
-
-    return parse
-
-
-def limited(allowed):
-    """The argparse type of what a file may hold: a range of whole numbers, or the (low, high) of a number."""
-    return whole(allowed[0], allowed[-1]) if type(allowed) is range else real(*allowed)
-
-
-def fits(value, allowed):
-    """Whether a value read from a file is text (`str`), one of a set, of a range, or a number in (low, high)."""
-    if allowed is str:
-        return type(value) is str
-    if type(allowed) is tuple:
-        return type(value) in (int, float) and allowed[0] <= value <= allowed[1]
-    return type(value) is type(next(iter(allowed))) and value in allowed
-
-
-def shares(text):
-    """An argparse type: three shares such as 80/10/10."""
-    parts = text.split("/")
-    if len(parts) != 3 or not all(p.isdecimal() for p in parts) or not any(map(int, parts)):
-        raise argparse.ArgumentTypeError(f"takes three shares such as 80/10/10, not {text!r}")
-    return text
-
-
 def out_of_memory(error):
     """Whether the error is that memory could not be had, as Python, NumPy and PyTorch (on a GPU, on a CPU) say it."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
@@ -151,7 +86,7 @@ def run(main, parser, argv=None):
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         if processes.lost(error):
-            message = f"another process of this run has ended; {parser.way_on}"
+            message = f"another process of this run has ended; {parser.resume_hint}"
         elif out_of_memory(error):
             reason = str(error).split("] . ")[-1].splitlines()[0] if str(error) else "an array"
             message = f"not enough memory ({reason:.100}): lower {parser.sizes()}"
@@ -160,5 +95,5 @@ def run(main, parser, argv=None):
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, Terminated) as stop:
-        print(f"\n{parser.prog}: interrupted; {parser.way_on}", file=sys.stderr)
+        print(f"\n{parser.prog}: interrupted; {parser.resume_hint}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)

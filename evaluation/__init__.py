@@ -1,0 +1,1 @@
+"""How predictions are measured, and the rules that they have to beat."""

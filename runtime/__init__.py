@@ -1,0 +1,1 @@
+"""The process, its command line, its files and its machine."""

@@ -1,0 +1,100 @@
+"""The flags that all training scripts share, and how a run's own flags come back with --resume."""
+
+import argparse
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from runtime import cli, files, limits
+from training import checkpoint
+
+PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name files
+
+
+class Steps(int):
+    """The default of --num_epochs: as many epochs as make N steps, at least one, whatever the dataset's size."""
+
+    def __str__(self):
+        return f"as many as make {int(self):,} steps"
+
+
+class Parser(cli.Parser):
+    """A training script's parser.
+
+    models: the classes that the script trains; defaults: the value of each flag that the script does not leave alone;
+    archs: {arch: {flag: value}}, the defaults that depend on --arch. With --resume, the run's own flags are the
+    defaults.
+    """
+
+    resume_hint = "go on with --resume, or start over if there is no last.pt yet"
+
+    def __init__(self, description, *models, archs=None, **defaults):
+        super().__init__(description)
+        self.models = models
+        self.archs = archs or {}
+        add = self.add_argument
+        add("--save_to", help="run folder: checkpoints, log.csv, pictures")
+        add("--num_epochs", type=limits.at_least(1), help="passes over the training data in all")
+        add("--batch_size", type=limits.at_least(1), help="examples per step")
+        add("--max_per_epoch", type=limits.at_least(1), help="at most N batches per epoch")
+        add("--lr", type=limits.real(0, above=True), help="learning rate of Adam")
+        add("--schedule", choices=("constant", "cosine"), help="cosine: 5%% warm-up, then down to --lr/1000")
+        add("--grad_clip", type=limits.real(0), default=0.0, help="limit on the gradient's total norm; 0: none")
+        add("--save_every", type=limits.real(0), default=10.0, help="minutes between checkpoints within an epoch")
+        add("--seed", type=limits.seed, default=0, help="of weights, order and noise")
+        add("--device", help="if not given: cuda, else mps, else cpu")
+        self.amp = add("--amp", action=cli.Switch, default=False)
+        add("--compile", action=cli.Switch, default=False, help="torch.compile the model; of an LSTM, its cell")
+        add("--resume", action=cli.Switch, default=False, help="continue the run in --save_to, with its flags")
+        add("--init_from", help="checkpoint whose weights to start from")
+        if archs:
+            add("--arch", choices=archs, default=next(iter(archs)), help="of the networks, see models/")
+        self.set_defaults(**defaults)
+
+    def set_defaults(self, **defaults):
+        super().set_defaults(**defaults)
+        where = "; if not given: where the hardware is fast at it" if self.amp.default is None else ""
+        self.amp.help = "bfloat16 autocast" + where
+
+    def parse_args(self, argv=None):
+        if self.archs:
+            self.set_arch_defaults(argv)
+        args = super().parse_args(argv)
+        if not args.resume:
+            return args
+        last = Path(args.save_to) / "last.pt"
+        if not last.exists():
+            self.error(f"argument --resume: {last} is not there; leave --resume out to start over")
+        stored = checkpoint.load(last, *self.models)["args"]
+        self.set_stored(from_run_folder(stored, args.save_to), last)
+        self.set_defaults(resume=True, save_to=args.save_to)
+        return super().parse_args(argv)
+
+    def set_arch_defaults(self, argv):
+        """Set the defaults that go with the --arch given, so that --help shows the values that will be used."""
+        early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        early.add_argument("--arch", default=self.get_default("arch"))
+        with suppress(argparse.ArgumentError):  # reported by the full parser
+            known, _ = early.parse_known_args(argv)
+            self.set_defaults(**self.archs.get(known.arch, {}))
+
+
+def for_run_folder(args):
+    """The flags as a checkpoint stores them: paths relative to the run folder, so that it resumes from anywhere."""
+    flags = vars(args)
+    paths = {name: files.relative(flags[name], args.save_to) for name in PATHS if flags.get(name)}
+    return flags | paths
+
+
+def from_run_folder(stored, run):
+    """Stored flags with their paths as seen from the working directory."""
+    paths = {name: found(stored[name], run) for name in PATHS if stored.get(name)}
+    return stored | paths
+
+
+def found(path, run):
+    """A stored path as seen from here. Older code stored it relative to where the training was started."""
+    placed = files.resolve(path, run)
+    if os.path.exists(path) and not os.path.exists(placed):
+        return path
+    return placed
