@@ -251,7 +251,7 @@ def test_idx_is_unpacked_to_a_limit(tmp_path, monkeypatch):
 def test_a_data_file_does_not_name_a_folder_to_download_to(tmp_path):
     path = make_hdf5(tmp_path)[0]
     with h5py.File(path, "r+") as file:
-        file.attrs["mnist"] = np.bytes_(str(tmp_path / "elsewhere"))
+        file.attrs["mnist"] = np.bytes_(os.fsencode(tmp_path / "elsewhere"))
     with pytest.raises(UserError, match=r"elsewhere.* is not there"):
         GeneratedVideos(path, "train", 4, seed=0)
     assert not (tmp_path / "elsewhere").exists()
