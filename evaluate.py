@@ -6,17 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from runtime import cli
-from runtime import limits
-from runtime.errors import UserError
-from runtime import files
 from data import pictures
-from evaluation import tables
-from evaluation.windows import keep_predictions, read_windows
 from data.hdf5 import SPLITS, Frames
-from evaluation import metrics
-from training import loop
-from evaluation.baselines import COPY, Trained, in_latents, in_pixels
+from evaluation import metrics, tables
+from evaluation.baselines import COPY, in_latents, in_pixels
+from evaluation.windows import keep_predictions, read_windows
+from runtime import cli, files, limits
+from runtime.device import choose_device
+from runtime.errors import UserError
+from training.trained import Trained
 
 
 def flags():
@@ -35,7 +33,9 @@ def flags():
     )
     parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
     parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
-    parser.add_argument("--samples", type=limits.at_least(1), help="of --loss mdn, too: the best of so many for each video")
+    parser.add_argument(
+        "--samples", type=limits.at_least(1), help="of --loss mdn, too: the best of so many for each video"
+    )
     parser.add_argument(
         "--forget", action=cli.Switch, default=False, help="the models also without memory, as the 2016 code sampled"
     )
@@ -48,7 +48,7 @@ def flags():
 def main(args):
     if not args.model and not args.data_file:
         raise UserError("nothing to measure: give --model, --data_file or both")
-    dest, device = Path(args.dest), devices.choose_device(args.device)
+    dest, device = Path(args.dest), choose_device(args.device)
     models = [Trained(path, device) for path in args.model]
     if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:
         raise UserError("the models differ in their frames' size or skip: measure them one by one")

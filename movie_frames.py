@@ -4,15 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-from runtime import cli
-from runtime import limits
+from data import footage, hdf5, movie, shots
+from runtime import cli, limits
 from runtime.errors import UserError
-from data import footage
-from data import hdf5
-from data import movie
-from data import shots
 
-SIZES, RATES = hdf5.ATTRIBUTES["frame_size"], hdf5.ATTRIBUTES["frame_rate"]
+SIZES = hdf5.ATTRIBUTES["frame_size"]
 
 
 def flags():
@@ -21,13 +17,13 @@ def flags():
         "films", nargs="+", metavar="FILM", help="a film, or a folder of films, pictures or such folders"
     )
     parser.add_argument("--dest", default="data/movie.hdf5", help="the file to make")
-    parser.add_argument("--frame_size", type=limits.limited(SIZES), default=64, help="short edge in pixels")
+    parser.add_argument("--frame_size", type=hdf5.flag("frame_size"), default=64, help="short edge in pixels")
     parser.add_argument(
         "--shape", type=shape, help="pixels, as 64x48; if not given: the narrowest film's at --frame_size"
     )
     parser.add_argument("--grey", action=cli.Switch, default=False, help="one channel instead of red, green and blue")
     fps = "frames a second; if not given: the average rate of the slowest film (of pictures without times: 24)"
-    parser.add_argument("--fps", type=limits.limited(RATES), help=fps)
+    parser.add_argument("--fps", type=hdf5.flag("frame_rate"), help=fps)
     parser.add_argument("--start", type=limits.real(0), default=0.0, help="seconds of each film to leave out")
     parser.add_argument("--end", type=limits.real(0, above=True), help="seconds; if not given: to each film's end")
     parser.add_argument("--crop_bars", action=cli.Switch, default=False, help="remove black bars at the edges")

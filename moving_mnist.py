@@ -3,13 +3,9 @@
 from functools import partial
 from pathlib import Path
 
-from runtime import cli
-from runtime import limits
+from data import bouncing, export, hdf5, mnist
+from runtime import cli, limits
 from runtime.errors import UserError
-from data import bouncing
-from data import export
-from data import hdf5
-from data import mnist
 
 WRITERS = {
     "hdf5": hdf5.write_videos,
@@ -33,10 +29,9 @@ def flags():
     parser.add_argument(
         "--physics", choices=bouncing.PHYSICS, default="2016", help="how the digits move: see data/bouncing.py"
     )
-    limits = {name: limits.limited(hdf5.ATTRIBUTES[name]) for name in ("frame_size", "num_sz", "nums_per_image")}
-    parser.add_argument("--frame_size", type=limits["frame_size"], default=64, help="pixels")
-    parser.add_argument("--num_sz", type=limits["num_sz"], help="digit size in pixels; if not given: 28, for svg 32")
-    parser.add_argument("--nums_per_image", type=limits["nums_per_image"], default=1, help="digits a video")
+    parser.add_argument("--frame_size", type=hdf5.flag("frame_size"), default=64, help="pixels")
+    parser.add_argument("--num_sz", type=hdf5.flag("num_sz"), help="digit size in pixels; if not given: 28, for svg 32")
+    parser.add_argument("--nums_per_image", type=hdf5.flag("nums_per_image"), default=1, help="digits a video")
     parser.add_argument("--seq_len", type=limits.at_least(1), default=60, help="frames a video")
     parser.add_argument("--seqs", type=limits.at_least(1), default=5000, help="videos in all")
     parser.add_argument(

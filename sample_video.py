@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from runtime import cli
-from runtime import limits
-from runtime.errors import UserError
-from runtime import files
 from data.hdf5 import SPLITS, Frames
 from data.pictures import save_comparison, save_plain
-from training import loop
+from evaluation.baselines import restore
 from models.codec import unit_scale
-from evaluation.baselines import Trained, restore
+from runtime import cli, files, limits
+from runtime.device import choose_device, fast_bfloat16
+from runtime.errors import UserError
+from training.trained import Trained
 
 
 def flags():
@@ -53,7 +52,7 @@ def flags():
 
 
 def main(args):
-    model = Trained(args.model, device := devices.choose_device(args.device))
+    model = Trained(args.model, device := choose_device(args.device))
     torch.manual_seed(args.seed)
     codec, skip, data_file = model.codec, model.skip, args.data_file or model.data_file
     frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
@@ -76,7 +75,7 @@ def main(args):
     latents = codec.encode_videos(context)
     with torch.no_grad():
         predicted = model.lstm.rollout(latents, args.predict, args.temperature)
-    amp = devices.fast_bfloat16(device) if args.amp is None else args.amp
+    amp = fast_bfloat16(device) if args.amp is None else args.amp
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
         predicted = codec.decode(predicted).cpu()
     again = codec.decode(latents[:, :, 0]).cpu()

@@ -4,17 +4,15 @@ from pathlib import Path
 
 import torch
 
-from runtime import cli
-from runtime import limits
-from runtime.errors import UserError
-from runtime import files
-from evaluation.windows import read_windows
 from data.hdf5 import SPLITS
 from data.pictures import save_slots
-from training import loop
+from evaluation.windows import read_windows
 from models.codec import unit_scale
-from evaluation.baselines import Trained
 from models.slots import SlotVAE
+from runtime import cli, files, limits
+from runtime.device import choose_device
+from runtime.errors import UserError
+from training.trained import Trained
 
 
 def flags():
@@ -33,7 +31,7 @@ def flags():
 
 @torch.no_grad()
 def main(args):
-    model = Trained(args.model, devices.choose_device(args.device))
+    model = Trained(args.model, choose_device(args.device))
     vae, length = model.codec.networks.vae, args.context + args.horizon
     if not isinstance(vae, SlotVAE):
         raise UserError(f"{args.model} predicts latents without slots: train with train_vcae.py --arch slots")

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import torch
 
-from runtime import cli
-from runtime import files
-from runtime import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
-from training import checkpoint
-from training import loop
 from models.cae import CAE
+from runtime import cli, files, processes
+from runtime.device import new_network
+from runtime.errors import UserError
+from training import checkpoint
+from training.flags import Parser, Steps
+from training.loop import fit
+from training.run import start
 
 SPEC = "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512"
 
@@ -23,7 +25,7 @@ def flags():
     )  # fmt: skip
     parser.add_argument("--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py")
     parser.add_argument("--specstr", default=SPEC, help="the layers, as models/cae.py explains")
-    parser.add_argument("--pxsh", type=checkpoint.limits("pxsh"), default=0.5, help="subtracted from pixels in [0, 1]")
+    parser.add_argument("--pxsh", type=checkpoint.flag("pxsh"), default=0.5, help="subtracted from pixels in [0, 1]")
     parser.add_argument("--unpool", action=cli.Switch, default=True, help="unpool to the maxima, else to whole windows")
     return parser
 
@@ -35,7 +37,10 @@ def main(args):
     valid, test = (Frames(args.data_file, split, crop) for split in ("valid", "test"))
     device, run = start(args), Path(args.save_to)
 
-    model = devices.create(CAE, device, args.specstr, channels, min(size), args.pxsh, args.unpool)
+    try:
+        model = new_network(CAE, device, args.specstr, channels, min(size), args.pxsh, args.unpool)
+    except ValueError as error:
+        raise UserError(f"--specstr: {error}") from None
     parents = {"frames": {"path": files.relative(args.data_file, run)}}
     fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
     if processes.rank():

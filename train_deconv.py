@@ -4,14 +4,16 @@ from pathlib import Path
 
 import torch
 
-from runtime import cli
-from runtime.errors import UserError
-from runtime import processes
 from data.hdf5 import Frames
 from data.pictures import save_sheet
-from training import checkpoint
-from training import loop
 from models.cae import CAE, Deconvoluter
+from runtime import cli, processes
+from runtime.device import new_network
+from runtime.errors import UserError
+from training import checkpoint
+from training.flags import Parser, Steps
+from training.loop import fit
+from training.run import start
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
@@ -24,7 +26,7 @@ def flags():
     parser = Parser(__doc__, Deconvoluter, archs=ARCHS, save_to="runs/deconv")
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--split_layer", default="conv7", help="the CAE's convolution whose output are the features")
-    parser.add_argument("--nfilts", type=checkpoint.limits("nfilts"), default=64, help="deep: maps of each convolution")
+    parser.add_argument("--nfilts", type=checkpoint.flag("nfilts"), default=64, help="deep: maps of each convolution")
     return parser
 
 
@@ -38,7 +40,10 @@ def main(args):
 
     cae = checkpoint.build(content, CAE).to(device)
     about = (args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts)
-    model = devices.create(Deconvoluter, device, config["specstr"], *about)
+    try:
+        model = new_network(Deconvoluter, device, config["specstr"], *about)
+    except ValueError as error:
+        raise UserError(f"--split_layer: {error}") from None
 
     painted = model.paint(
         cae.features(torch.zeros(1, config["channels"], *crop, device=device), args.split_layer).cpu()

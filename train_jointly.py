@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from runtime import cli
-from runtime import limits
-from runtime.errors import UserError
-from runtime import files
-from runtime import processes
 from data.generated import GeneratedVideos
-from training import checkpoint
-from training import loop
-from models.codec import load_parent, unit_scale
+from models.codec import unit_scale
 from models.joint import Joint
 from models.lstm import LatentLSTM
 from models.vae import VCAE
+from runtime import cli, files, limits, processes
+from runtime.device import new_network
+from runtime.errors import UserError
+from training import checkpoint
+from training.flags import Parser, Steps
+from training.loop import fit
+from training.run import start
+from training.trained import load_parent
 
 
 def flags():
@@ -22,9 +23,11 @@ def flags():
     )
     parser.add_argument("--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from")
     parser.add_argument("--seq_length", type=limits.at_least(3), default=21, help="frames a video")
-    parser.add_argument("--rollout", type=limits.at_least(0), default=10, help="last frames of it predicted in free running")
     parser.add_argument(
-        "--shown", type=checkpoint.limits("shown"), default=4, help="predicted frames painted of each video"
+        "--rollout", type=limits.at_least(0), default=10, help="last frames of it predicted in free running"
+    )
+    parser.add_argument(
+        "--shown", type=checkpoint.flag("shown"), default=4, help="predicted frames painted of each video"
     )
     return parser
 
@@ -39,7 +42,7 @@ def main(args):
     train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
     device, run = start(args), Path(args.save_to)
 
-    model = devices.create(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
+    model = new_network(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
     fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime import cli
-from runtime import limits
-from runtime.errors import UserError
-from runtime import files
-from runtime import processes
 from data.hdf5 import Videos, Windows
-from training import checkpoint
-from training import loop
 from models.lstm import LatentLSTM
+from runtime import cli, files, limits, processes
+from runtime.device import new_network
+from runtime.errors import UserError
+from training import checkpoint
+from training.flags import Parser
+from training.loop import fit
+from training.run import start
 
 
 def flags():
@@ -21,7 +21,9 @@ def flags():
     )
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
-        "--seq_length", type=limits.at_least(3), help="frames a window; if not given: 20, or fewer if most videos are shorter"
+        "--seq_length",
+        type=limits.at_least(3),
+        help="frames a window; if not given: 20, or fewer if most videos are shorter",
     )
     parser.add_argument(
         "--frame_skip", type=limits.at_least(1), help="take every so-many-th frame; if not given: as the data says"
@@ -34,11 +36,11 @@ def flags():
         "posterior deviations, for slots",
     )
     parser.add_argument("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
-    parser.add_argument("--mixtures", type=checkpoint.limits("mixtures"), default=5, help="Gaussians of --loss mdn")
+    parser.add_argument("--mixtures", type=checkpoint.flag("mixtures"), default=5, help="Gaussians of --loss mdn")
     parser.add_argument("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
     parser.add_argument(
         "--rollout",
-        type=checkpoint.limits("free"),
+        type=checkpoint.flag("free"),
         help="last frames of a window trained in free running, 0: none, as in 2016; if not given: half the window",
     )
     parser.add_argument(
@@ -48,9 +50,9 @@ def flags():
         help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
-    parser.add_argument("--lstm_n_hid", type=checkpoint.limits("n_hid"), default=512, help="units a layer")
-    parser.add_argument("--layers", type=checkpoint.limits("layers"), default=1, help="LSTM layers")
-    parser.add_argument("--dropout", type=checkpoint.limits("dropout"), default=0.0, help="on each layer's input")
+    parser.add_argument("--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units a layer")
+    parser.add_argument("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
+    parser.add_argument("--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input")
     return parser
 
 
@@ -60,9 +62,7 @@ def main(args):
     latents = Videos(args.data_file, "train", "latents")
     about = latents.attributes
     if "slots" in about and (args.loss == "mdn" or args.diffs):
-        raise UserError(
-            f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave them out"
-        )
+        raise UserError(f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave them out")
     if args.loss == "distance" and "slots" not in about:
         raise UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
@@ -78,7 +78,7 @@ def main(args):
         f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
     )
 
-    model = devices.create(
+    model = new_network(
         LatentLSTM,
         device,
         train.shape[-1],

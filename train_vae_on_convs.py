@@ -4,18 +4,19 @@ from pathlib import Path
 
 import torch
 
-from runtime import cli
-from runtime import limits
-from runtime.errors import UserError
-from runtime import files
-from runtime import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
-from training import checkpoint
-from training import loop
 from models.cae import CAE, Deconvoluter
-from models.codec import Codec, unit_scale
+from models.codec import unit_scale
 from models.vae import VAE
+from runtime import cli, files, limits, processes
+from runtime.device import new_network
+from runtime.errors import UserError
+from training import checkpoint
+from training.flags import Parser, Steps
+from training.loop import fit
+from training.run import start
+from training.trained import load_codec
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
@@ -28,13 +29,13 @@ def flags():
     parser = Parser(__doc__, VAE, archs=ARCHS, save_to="runs/vae_on_convs")
     parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
     parser.add_argument("--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE")
-    parser.add_argument("--z_dim", type=checkpoint.limits("z_dim"), default=256, help="numbers a latent")
+    parser.add_argument("--z_dim", type=checkpoint.flag("z_dim"), default=256, help="numbers a latent")
     parser.add_argument(
-        "--nfilts", type=checkpoint.limits("nfilts"), default=64, help="deep: maps of the outermost convolution"
+        "--nfilts", type=checkpoint.flag("nfilts"), default=64, help="deep: maps of the outermost convolution"
     )
-    parser.add_argument("--n_hid", type=checkpoint.limits("n_hid"), default=1500, help="dense hidden units")
-    parser.add_argument("--L", type=checkpoint.limits("L"), default=2, help="posterior samples a frame")
-    parser.add_argument("--beta", type=checkpoint.limits("beta"), default=1.0, help="weight of the KL term")
+    parser.add_argument("--n_hid", type=checkpoint.flag("n_hid"), default=1500, help="dense hidden units")
+    parser.add_argument("--L", type=checkpoint.flag("L"), default=2, help="posterior samples a frame")
+    parser.add_argument("--beta", type=checkpoint.flag("beta"), default=1.0, help="weight of the KL term")
     parser.add_argument("--bounded", action=cli.Switch, default=False, help="2016: features as they are, means in tanh")
     parser.add_argument("--crops", type=limits.at_least(1), default=4, help="square crops of each frame in the latents")
     return parser
@@ -54,7 +55,7 @@ def main(args):
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
     names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")
-    model = devices.create(VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}).to(device)
+    model = new_network(VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}).to(device)
     if not args.bounded:
         model.normalise_by(features)
     parents = {
@@ -67,7 +68,7 @@ def main(args):
 
     fit(model, train, valid, args, device, parents, prepare)
 
-    codec = Codec(run / "best.pt", device)
+    codec = load_codec(run / "best.pt", device)
     about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(data_file, run)}
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     write_latents(run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume)

@@ -4,17 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime import cli
-from runtime.errors import UserError
-from runtime import files
-from runtime import processes
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
-from training import checkpoint
-from training import loop
-from models.codec import Codec, unit_scale
+from models.codec import unit_scale
 from models.slots import SlotVAE
 from models.vae import VCAE
+from runtime import cli, files, processes
+from runtime.device import new_network
+from runtime.errors import UserError
+from training import checkpoint
+from training.flags import Parser, Steps
+from training.loop import fit
+from training.run import start
+from training.trained import load_codec
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
@@ -36,23 +38,23 @@ ARCHS = {
 def flags():
     parser = Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
     parser.add_argument("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
-    parser.add_argument("--z_dim", type=checkpoint.limits("z_dim"), default=32, help="numbers a latent")
+    parser.add_argument("--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers a latent")
     parser.add_argument(
         "--slots",
         type=int,
         choices=range(1, 5),
         help="objects a frame, of --arch slots alone; if not given: as the data says",
     )
-    parser.add_argument("--n_hid", type=checkpoint.limits("n_hid"), help="dense hidden units")
+    parser.add_argument("--n_hid", type=checkpoint.flag("n_hid"), help="dense hidden units")
     parser.add_argument(
-        "--nfilts", type=checkpoint.limits("nfilts"), help="deep, 2016: maps of the outermost convolution"
+        "--nfilts", type=checkpoint.flag("nfilts"), help="deep, 2016: maps of the outermost convolution"
     )
     parser.add_argument(
-        "--fsize", type=checkpoint.limits("fsize"), default=3, help="2016: filter size of the convolutions, odd"
+        "--fsize", type=checkpoint.flag("fsize"), default=3, help="2016: filter size of the convolutions, odd"
     )
-    parser.add_argument("--L", type=checkpoint.limits("L"), help="deep, 2016: posterior samples a frame")
+    parser.add_argument("--L", type=checkpoint.flag("L"), help="deep, 2016: posterior samples a frame")
     parser.add_argument("--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian")
-    parser.add_argument("--beta", type=checkpoint.limits("beta"), help="weight of the KL term")
+    parser.add_argument("--beta", type=checkpoint.flag("beta"), help="weight of the KL term")
     return parser
 
 
@@ -68,13 +70,13 @@ def main(args):
         about = train.attributes
         combine = "max" if about["physics"] == "srivastava" else "sum"
         size = (about["num_sz"], combine, args.n_hid)
-        model = devices.create(SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta)
+        model = new_network(SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta)
     else:
         names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
-        model = devices.create(VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names})
+        model = new_network(VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names})
     fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
 
-    codec = Codec(run / "best.pt", device)
+    codec = load_codec(run / "best.pt", device)
     about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(args.data_file, run)}
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     if args.arch == "slots":

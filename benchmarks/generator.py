@@ -10,8 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
-from data import bouncing
-from data import mnist
+from data import bouncing, mnist
 
 
 def main(args):

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
 from models.lstm import LatentLSTM
-from training.step import Recorded, adam, take_step
 from runtime.device import choose_device
+from training.step import Recorded, adam, take_step
 
 
 class Cell(nn.Module):

@@ -11,8 +11,8 @@ from compare import compare
 
 from models.codec import batch_size
 from models.lstm import LatentLSTM
-from runtime.device import choose_device
 from models.vae import VCAE
+from runtime.device import choose_device
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
-from training.step import Recorded, adam, take_step
-from runtime.device import choose_device
 from models.vae import VCAE
+from runtime.device import choose_device
+from training.step import Recorded, adam, take_step
 
 
 def main(args):

@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from runtime import files
 from data.hdf5 import chunks, refuse_existing
+from runtime import files
 
 
 def write_npz(dest, counts, make, attributes):

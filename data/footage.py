@@ -11,11 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from runtime.errors import UserError
-from data import hdf5
-from data import stills
+from data import hdf5, stills
 from data.movie import Film, inspect, list_pictures, natural, opened, ticks
 from data.shots import divide
+from runtime.errors import UserError
 
 TOLD = 5  # damaged films, named one by one
 MANY = 20  # films; from so many on, whole films are dealt to the splits

@@ -3,10 +3,9 @@
 import torch
 from torch.utils.data import Dataset
 
-from runtime.errors import UserError
-from data import bouncing
-from data import mnist
+from data import bouncing, mnist
 from data.hdf5 import SPLITS, Videos
+from runtime.errors import UserError
 
 
 class GeneratedVideos(Dataset):

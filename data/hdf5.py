@@ -21,12 +21,9 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from runtime import cli
-from runtime import limits
-from runtime import files
-from runtime import processes
-from runtime.errors import UserError
 from data.bouncing import PHYSICS
+from runtime import files, limits, processes
+from runtime.errors import UserError
 
 FORMAT = 2
 SIGNATURE = b"\x89HDF\r\n\x1a\n"  # then a byte: the version of the superblock, from 2 on with checksums
@@ -52,6 +49,11 @@ ATTRIBUTES = {
     "frame_size": range(2, 2**12 + 1),
     "nums_per_image": range(1, 2**10 + 1),
 }
+
+
+def flag(name):
+    """The argparse type of a flag that sets the attribute `name` of a file."""
+    return limits.limited(ATTRIBUTES[name])
 
 
 @contextmanager

@@ -16,9 +16,8 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
+from data import hdf5, stills
 from runtime.errors import UserError
-from data import hdf5
-from data import stills
 
 PICTURES_RATE = 24.0  # frames a second where nothing says it: of folders of pictures, of pages
 PROBED = 12  # frames decoded where a file contradicts itself about its rate

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from runtime.errors import UserError
 from data import hdf5
 from data.movie import sampled, shrinker, ticks
+from runtime.errors import UserError
 
 ROWS = 500  # frames copied at a time
 FLOOR, RATIO, NEAR, DARK = 12, 2.5, 4, 12  # see `find_cuts`

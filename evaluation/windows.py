@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from skimage.transform import downscale_local_mean
 
-from runtime.errors import UserError
 from data.bouncing import to_pixels
 from data.hdf5 import Frames, create
+from runtime.errors import UserError
 
 
 def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None):

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from runtime.errors import UserError
-from training import noise
 from models.vae import glorot
+from training import noise
 
 PATTERNS = {
     "dropout": re.compile(r"d-(0|0?\.\d+)"),
@@ -28,18 +27,18 @@ PATTERNS = {
 def parse_spec(specstr):
     """The layers of a spec string: [(name such as "conv7", kind, numbers)].
 
-    Raises UserError, naming the position of the fault, if a layer is none of the four kinds or follows a dense one
+    Raises ValueError, naming the position of the fault, if a layer is none of the four kinds or follows a dense one
     without being dense or dropout.
     """
     layers, position, dense = [], 1, False
     for number, word in enumerate(specstr.split(","), 1):
-        at = f"--specstr has {word!r} at character {position}"
+        at = f"{word!r} at character {position}"
         matches = [(kind, match) for kind, pattern in PATTERNS.items() if (match := pattern.fullmatch(word))]
         if not matches:
-            raise UserError(f"{at}: a layer is d-P (dropout), p-K (pooling), F-K (convolution) or N (dense)")
+            raise ValueError(f"{at}: a layer is d-P (dropout), p-K (pooling), F-K (convolution) or N (dense)")
         ((kind, match),) = matches
         if dense and kind in ("pool", "conv"):
-            raise UserError(f"{at}: only dropout and dense layers may follow a dense one")
+            raise ValueError(f"{at}: only dropout and dense layers may follow a dense one")
         dense = dense or kind == "dense"
         layers.append((f"{kind}{number}", kind, [float(n) if kind == "dropout" else int(n) for n in match.groups()]))
         position += len(word) + 1
@@ -132,7 +131,7 @@ class CAE(nn.Module):
             self.layers[name] = make(shape, *numbers, *([unpool] if kind == "pool" else []))
             shape = self.layers[name].shape_out
             if min(shape) < 1:
-                raise UserError(f"--specstr: nothing is left of a {side} x {side} crop after {name}; make it shorter")
+                raise ValueError(f"nothing is left of a {side} x {side} crop after {name}; make it shorter")
 
     def shifted(self, frames):
         """Frames uint8 as float32 in [-pxsh, 1 - pxsh]."""
@@ -179,7 +178,7 @@ class Deconvoluter(nn.Module):
         names = [name for name, _, _ in layers]
         if split_layer not in names or not split_layer.startswith("conv"):
             convolutions = ", ".join(name for name in names if name.startswith("conv")) or "none"
-            raise UserError(f"--split_layer {split_layer} is no convolution of {specstr}: there are {convolutions}")
+            raise ValueError(f"{split_layer} is no convolution of {specstr}: there are {convolutions}")
         end = names.index(split_layer) + 1
         if names[end : end + 1] == [f"dropout{end + 1}"]:
             end += 1

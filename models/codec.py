@@ -2,11 +2,8 @@
 
 import torch
 
-from runtime.errors import UserError
-from training import checkpoint
 from models.cae import CAE, Deconvoluter
 from models.slots import SlotVAE
-from models.vae import VAE, VCAE
 
 
 def unit_scale(frames):
@@ -22,9 +19,9 @@ def batch_size(device):
 class Direct:
     """The VAE of frames does it alone."""
 
-    def __init__(self, content, path, device):
-        self.vae = checkpoint.build(content, VCAE, SlotVAE).to(device)
-        self.frame_shape = tuple(content["config"]["frame_shape"])
+    def __init__(self, vae):
+        self.vae = vae
+        self.frame_shape = tuple(vae.config["frame_shape"])
 
     def encode(self, frames):
         return self.vae.encode(unit_scale(frames))
@@ -34,19 +31,19 @@ class Direct:
 
 
 class ByFeatures:
-    """Frames to a CAE's features to latents; latents to features to what the deconvoluter paints from them."""
+    """Frames to a CAE's features to latents; latents to features to what the deconvoluter paints from them.
 
-    def __init__(self, content, path, device):
-        self.vae = checkpoint.build(content, VAE).to(device)
-        cae, deconv = (
-            load_parent(content, path, role, kind) for role, kind in (("cae", CAE), ("deconv", Deconvoluter))
-        )
-        self.cae, self.deconv = checkpoint.build(cae, CAE).to(device), checkpoint.build(deconv, Deconvoluter).to(device)
-        self.split_layer = deconv["config"]["split_layer"]
-        side = cae["config"]["side"]
-        self.frame_shape = (cae["config"]["channels"], side, side)
-        if not fits_together(content["config"], cae["config"], deconv["config"]):
-            raise UserError(f"{path}: it, its cae and its deconv do not fit together; train it again on them")
+    Raises ValueError if the networks do not fit together.
+    """
+
+    def __init__(self, vae, cae, deconv):
+        self.vae = vae
+        self.cae = cae
+        self.deconv = deconv
+        self.split_layer = deconv.config["split_layer"]
+        self.frame_shape = (cae.config["channels"], cae.config["side"], cae.config["side"])
+        if not fits_together(vae.config, cae.config, deconv.config):
+            raise ValueError("the VAE, its cae and its deconv do not fit together")
 
     def encode(self, frames):
         features = self.cae.features(self.cae.shifted(frames), self.split_layer)
@@ -81,32 +78,29 @@ def fits_together(vae, cae, deconv):
 
 
 class Codec:
-    """The trained autoencoder of a checkpoint, ready to encode and decode.
+    """Trained networks on a device, ready to encode and decode.
 
-    identity: the checkpoint's id, which latents carry; follow: what makes the slots of videos' latents stay with their
-    objects, None if there are no slots. Raises UserError if there is no such checkpoint, or if it has another id than
-    `expected`: then it was trained anew, and the latents at hand are not its own.
+    networks: `Direct` or `ByFeatures`; identity: an id of their weights, which latents carry. `follow` makes the slots
+    of videos' latents stay with their objects; it is None if there are no slots.
     """
 
-    def __init__(self, path, device, expected=None):
-        content = checkpoint.load(path, VCAE, SlotVAE, VAE)
-        self.path, self.identity = path, checkpoint.identity(content)
-        if expected not in (None, self.identity):
-            raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
-        self.networks = (ByFeatures if content["kind"] == "VAE" else Direct)(content, path, device)
-        self.follow = self.follow_slots if isinstance(self.networks.vae, SlotVAE) else None
-        self.frame_shape, self.z_dim, self.device = self.networks.frame_shape, content["config"]["z_dim"], device
+    def __init__(self, networks, device, identity=""):
+        self.networks = networks
+        self.device = device
+        self.identity = identity
+        self.follow = self.follow_slots if isinstance(networks.vae, SlotVAE) else None
+        self.frame_shape = networks.frame_shape
+        self.z_dim = networks.vae.config["z_dim"]
         self.batch_size = batch_size(device)
 
     @torch.no_grad()
     def encode(self, frames):
         """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8.
 
-        Raises UserError if the frames have another shape than the codec's.
+        Raises ValueError if the frames have another shape than the codec's.
         """
         if frames.shape[1:] != self.frame_shape:
-            shape = tuple(frames.shape[1:])
-            raise UserError(f"{self.path} is a codec of frames {self.frame_shape}, not {shape}: name its own")
+            raise ValueError(f"the codec is one of frames {self.frame_shape}, not {tuple(frames.shape[1:])}")
         parts = [self.networks.encode(part.to(self.device)) for part in frames.split(self.batch_size)]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
@@ -126,12 +120,3 @@ class Codec:
             self.networks.decode(part).float().clamp(0, 1) for part in z.reshape(-1, self.z_dim).split(self.batch_size)
         ]
         return torch.cat(parts).reshape(*z.shape[:-1], *self.frame_shape)
-
-
-def load_parent(content, path, role, kind):
-    """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was trained anew."""
-    place = checkpoint.parent_path(path, content, role)
-    loaded = checkpoint.load(place, kind)
-    if checkpoint.identity(loaded) != content["parents"][role]["id"]:
-        raise UserError(f"{place} is not what {path} was built on: train that again on it")
-    return loaded

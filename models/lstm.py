@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from runtime.errors import UserError
-from training import noise
 from models.peephole import PeepholeLSTM
+from training import noise
 
 
 class LatentLSTM(nn.Module):
@@ -179,11 +178,11 @@ class LatentLSTM(nn.Module):
         """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T + steps, z_dim).
 
         Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents before them; the rest
-        are predictions from the model's own. temperature: as of `latent`, for the rest. Raises UserError if there is
+        are predictions from the model's own. temperature: as of `latent`, for the rest. Raises ValueError if there is
         a temperature and no mixture.
         """
         if temperature is not None and self.loss != "mdn":
-            raise UserError(f"--temperature samples a mixture: train with --loss mdn, not {self.loss}")
+            raise ValueError(f"a temperature is for samples of a mixture, not of {self.loss}")
         means, state, latent = [context[:, 0, 0]], None, None
         primed, weights = context.shape[1] - 1, self.cast(context.device.type)
         for t in range(primed + steps):

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.noise import normal_like
 from models.vae import kl_to_standard_normal
+from training.noise import normal_like
 
 SURE = -5.0  # log-sigma of a place: a fifth of a pixel in frames of 64
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime import cli
 import moving_mnist
 import train_cae
 import train_deconv
 import train_lstm
 import train_vcae
+from runtime import cli
 
 ROOT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import assert_close, load
 
-from runtime.errors import UserError
 from models.cae import CAE, Deconvoluter, parse_spec
+from runtime.errors import UserError
 
 SPEC = "d-0.2,4-5,p-2,d-0.2,6-3,d-0.2,6-3,d-0.2,10"
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageSequence
 import evaluate
 import sample_video
 import train_lstm
-from runtime.errors import UserError
 from data.pictures import CAPTION, FREE, PRIMED, save_animation, to_uint8
 from models.codec import Codec
+from runtime.errors import UserError
 
 
 def test_stages_leave_what_the_next_ones_need(chain):

@@ -10,17 +10,17 @@ import pytest
 import torch
 from conftest import run
 
-from runtime import files
 import moving_mnist
 import sample_video
 import train_lstm
 import train_vcae
-from runtime.errors import UserError
 from data import hdf5
 from evaluation.windows import read_windows
-from training import checkpoint
 from models.lstm import LatentLSTM
 from models.vae import VCAE
+from runtime import files
+from runtime.errors import UserError
+from training import checkpoint
 
 SMALL = ["--num_epochs", 1, "--max_per_epoch", 1, "--device", "cpu"]
 ABOUT = {"source": "made up", "frame_rate": 10.0, "frame_skip": 1}

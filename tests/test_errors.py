@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from runtime import cli
 import evaluate
 import moving_mnist
 import sample_video
@@ -15,6 +14,7 @@ import train_jointly
 import train_lstm
 import train_vcae
 from data import hdf5
+from runtime import cli
 
 MNIST, VCAE, LSTM, JOINT, SAMPLE, EVALUATE = moving_mnist, train_vcae, train_lstm, train_jointly, sample_video, evaluate
 

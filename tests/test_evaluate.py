@@ -11,16 +11,14 @@ import torch
 from conftest import run
 
 import evaluate
-from runtime import files
 import moving_mnist
-from runtime.errors import UserError
-from data import hdf5
-from data import pictures
-from evaluation import tables
+from data import hdf5, pictures
+from evaluation import baselines, metrics, tables
 from evaluation.windows import is_video_first, read_windows
-from evaluation import metrics
-from evaluation import baselines
 from models.codec import Codec
+from runtime import files
+from runtime.errors import UserError
+from training.trained import Trained
 
 
 def test_metrics_of_frames_of_known_error():
@@ -140,9 +138,9 @@ def check_reference_figures(path):
     """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the mean frame 150."""
     frames, _, _ = read_windows(path, "test", 20)
     past, future = np.split(frames / np.float32(255), 2, axis=1)
-    rules = predictors.in_pixels(future.mean((0, 1)))
+    rules = baselines.in_pixels(future.mean((0, 1)))
     figures = {name: metrics.mse(predict(past, future), future).mean() for name, predict in rules.items()}
-    assert figures[predictors.COPY] == pytest.approx(280, rel=0.04)
+    assert figures[baselines.COPY] == pytest.approx(280, rel=0.04)
     assert figures["black"] == pytest.approx(170, rel=0.04)
     assert figures["mean frame of the training set"] == pytest.approx(150, rel=0.04)
     assert metrics.bce(future, future).mean() == pytest.approx(86.5, rel=0.04)
@@ -255,7 +253,7 @@ def test_frames_that_are_black_or_tiny_or_of_five_channels(tmp_path, capsys):
     path = film(tmp_path / "film.hdf5", stills.repeat(6, axis=1))
     run(evaluate, "--data_file", path, "--context", 3, "--horizon", 3, "--dest", tmp_path / "e", "--device", "cpu")
     table = json.loads((tmp_path / "e/metrics.json").read_text(), parse_constant=pytest.fail)["predictors"]
-    copy, mean = table[predictors.COPY], table["mean frame of the training set"]
+    copy, mean = table[baselines.COPY], table["mean frame of the training set"]
     assert copy["mass"] == copy["sharpness"] == 1
     assert copy["lost"] == 0
     assert copy["coherent"]["median"] == 3
@@ -311,7 +309,7 @@ def test_names_in_curves_are_not_markup(name, tmp_path):
 def test_without_memory_a_prediction_knows_one_frame(chain):
     """What the 2016 code did when sampling, beside what it should have done."""
     frames = read_windows(chain / "frames.hdf5", "test", 8)[0] / np.float32(255)
-    model = predictors.Trained(chain / "lstm" / "best.pt", torch.device("cpu"))
+    model = Trained(chain / "lstm" / "best.pt", torch.device("cpu"))
     other = np.concatenate([frames[:, 2:4], frames[:, 2:]], axis=1)
     for predict, remembers in ((model.forget, False), (model.predict, True)):
         one, two = (predict(f[:, :5], f[:, 5:])[:, -3:] for f in (frames, other))
@@ -324,7 +322,7 @@ def test_what_the_codec_loses_is_restored_from_the_last_true_frame():
     rng = np.random.default_rng(0)
     frames, lost = (torch.from_numpy(rng.uniform(0.3, 0.6, shape)) for shape in ((2, 6, 1, 4, 4), (2, 1, 1, 4, 4)))
     context, painted = frames[:, :4], frames - lost + 0.25
-    torch.testing.assert_close(predictors.restore(painted, context, context - lost + 0.25), frames)
+    torch.testing.assert_close(baselines.restore(painted, context, context - lost + 0.25), frames)
     losses = 0.01 * torch.arange(4.0).view(1, 4, 1, 1, 1)
-    restored = predictors.restore(painted, context, context - losses) - painted
+    restored = baselines.restore(painted, context, context - losses) - painted
     assert [round(100 * float(r)) for r in restored[0, :, 0, 0, 0]] == [0, 0, 1, 2, 3, 3]

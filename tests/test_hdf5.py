@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from runtime.errors import UserError
-from data import export
-from data import hdf5
+from data import export, hdf5
 from data.hdf5 import Frames, Windows
+from runtime.errors import UserError
 
 ABOUT = {"source": "", "frame_rate": 1.0, "frame_skip": 1, "codec": "", "codec_id": "", "data_file": ""}
 

@@ -9,10 +9,10 @@ from conftest import run
 import evaluate
 import sample_video
 import train_jointly
-from runtime.errors import UserError
 from data.generated import GeneratedVideos
-from training import checkpoint
 from models.joint import Joint
+from runtime.errors import UserError
+from training import checkpoint
 
 SMALL = ["--schedule", "constant", "--batch_size", 5, "--device", "cpu", "--seq_length", 7, "--rollout", 3]
 

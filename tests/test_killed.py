@@ -132,7 +132,7 @@ def test_one_process_a_folder(stages, tmp_path, monkeypatch):
         raise Refused
 
     monkeypatch.chdir(tmp_path / "run")
-    monkeypatch.setattr(training, "take_step", another_comes)
+    monkeypatch.setattr(loop, "take_step", another_comes)
     with pytest.raises(Refused):
         run(train_lstm, *command.split()[1:])
     assert "run is in use by another process" in (tmp_path / "run" / "said").read_text()

@@ -8,11 +8,10 @@ import torch
 from golden import assert_close, load
 from torch.nn import functional as F
 
-from models import lstm
-from training import noise
-from models import peephole
+from models import lstm, peephole
 from models.lstm import LatentLSTM, difference, integrate, mixture
 from models.peephole import Gathered, PeepholeSequence
+from training import noise
 
 GATES = ("ingate", "forgetgate", "cell", "outgate")
 PEEPHOLES = ("ingate", "forgetgate", "outgate")

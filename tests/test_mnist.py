@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from runtime.errors import UserError
 from data import mnist
+from runtime.errors import UserError
 
 # Mean energy of MNIST's digits, the sum of squared pixels in [0, 1], in the same three splits.
 ENERGY = {"train": 87.86, "valid": 87.37, "test": 89.34}

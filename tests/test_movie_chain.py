@@ -11,10 +11,10 @@ import train_cae
 import train_deconv
 import train_lstm
 import train_vae_on_convs
-from runtime.errors import UserError
 from data import hdf5
 from data.hdf5 import Frames
-from models.codec import Codec
+from runtime.errors import UserError
+from training.trained import load_codec
 
 SPEC = "d-0.1,4-5,p-2,d-0.1,6-3,d-0.1,6-3,d-0.1,12"
 ABOUT = {"source": "made up", "frame_rate": 24.0, "frame_skip": 3}
@@ -69,7 +69,7 @@ def test_the_chain_runs_to_pictures(movie, tmp_path):
 
 
 def test_latents_hold_every_crop(movie):
-    codec = Codec(movie / "vae/best.pt", torch.device("cpu"))
+    codec = load_codec(movie / "vae/best.pt", torch.device("cpu"))
     frames = Frames(movie / "movie.hdf5", "test")
     with h5py.File(movie / "vae/latents.hdf5") as file:
         latents = torch.from_numpy(file["test/latents"][:])
@@ -84,7 +84,7 @@ def test_latents_hold_every_crop(movie):
 
 def test_decoding_has_no_dropout(movie):
     """Fault 4 of the original."""
-    codec = Codec(movie / "vae/best.pt", torch.device("cpu"))
+    codec = load_codec(movie / "vae/best.pt", torch.device("cpu"))
     z = torch.randn(4, 5)
     assert torch.equal(codec.decode(z), codec.decode(z))
 

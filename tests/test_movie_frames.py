@@ -14,14 +14,12 @@ from conftest import run
 from PIL import Image, features
 from test_errors import contents
 
-from runtime import cli
-from runtime.errors import UserError
 import movie_frames
 import moving_mnist
-from data import footage
-from data import hdf5
-from data import shots
+from data import footage, hdf5, shots
 from data.movie import Film
+from runtime import cli
+from runtime.errors import UserError
 
 RATE = 10
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT, new_process
 from torch.distributed import TCPStore
 
-from training import checkpoint
 from models.vae import VCAE
+from training import checkpoint
 
 # Without batch norm, whose statistics on a CPU are each process's own.
 STAGES = {

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data import bouncing
-from data import mnist
+from data import bouncing, mnist
 from data.hdf5 import CHUNK
 
 ROOT = Path(__file__).parent.parent

@@ -16,12 +16,12 @@ import show_slots
 import train_jointly
 import train_lstm
 import train_vcae
-from runtime.errors import UserError
 from data.hdf5 import Frames, create
-from training import checkpoint
-from models.codec import Codec
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE, in_order
+from runtime.errors import UserError
+from training import checkpoint
+from training.trained import load_codec
 
 
 def tiny(frame_shape=(1, 32, 32), slots=2, combine="max", seed=0):
@@ -302,12 +302,12 @@ def test_resumed_equals_unbroken(slotted, tmp_path):
     assert [len(end["history"]) for end in ends] == [2, 2]
     assert checkpoint.identity(ends[0]) == checkpoint.identity(ends[1])
     with h5py.File(tmp_path / "broken" / "latents.hdf5") as file:
-        assert file.attrs["codec_id"].decode() == Codec(tmp_path / "broken" / "best.pt", "cpu").identity
+        assert file.attrs["codec_id"].decode() == load_codec(tmp_path / "broken" / "best.pt", "cpu").identity
 
 
 def test_the_dump_is_what_the_codec_makes_of_whole_videos(slotted):
     """Followed when dumped as when predicting: that is not what each frame gives by itself."""
-    codec, frames = Codec(slotted / "vcae" / "best.pt", "cpu"), Frames(slotted / "frames.hdf5", "train")
+    codec, frames = load_codec(slotted / "vcae" / "best.pt", "cpu"), Frames(slotted / "frames.hdf5", "train")
     videos = torch.stack([frames.video(v) for v in range(12)])
     with h5py.File(slotted / "vcae" / "latents.hdf5") as file:
         assert file.attrs["slots"] == 2

@@ -24,21 +24,20 @@ from test_movie_frames import SCENES, film
 
 import movie_frames
 import train_lstm
-from runtime.errors import UserError
-from data import hdf5
-from data import mnist
-from evaluation.windows import read_windows
+from data import hdf5, mnist
 from data.generated import GeneratedVideos
 from data.hdf5 import Frames, Windows
-from training import checkpoint
+from evaluation.windows import read_windows
 from models.cae import CAE, Deconvoluter
-from models.codec import Codec, fits_together
+from models.codec import fits_together
 from models.joint import Joint
 from models.lstm import LatentLSTM
-from evaluation.baselines import Trained
 from models.slots import SlotVAE
-from training.step import adam
 from models.vae import VAE, VCAE
+from runtime.errors import UserError
+from training import checkpoint
+from training.step import adam
+from training.trained import Trained, load_codec
 
 ROOT = Path(__file__).parent.parent
 COUNTS = {
@@ -334,7 +333,7 @@ def read_checkpoint(path):
         context = read_windows(trained.data_file, "test", 3, trained.skip, crop=trained.codec.frame_shape[1:])[0]
         trained.predict(context / np.float32(255), np.zeros_like(context[:, :2], np.float32))
     elif kind in ("VCAE", "SlotVAE", "VAE"):
-        codec = Codec(path, torch.device("cpu"))
+        codec = load_codec(path, torch.device("cpu"))
         frames = Frames(path.with_name("frames.hdf5"), "test", codec.frame_shape[1:])
         latents = codec.encode_videos(frames.video(0)[None])
         codec.decode(latents[:, :, 0])

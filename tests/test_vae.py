@@ -6,9 +6,9 @@ import pytest
 import torch
 from golden import assert_close, load
 
-from training import noise
 from models import vae
 from models.vae import VAE, VCAE
+from training import noise
 
 
 def copy_of_2016(tensors, copy):

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import torch
 
-from runtime import cli
-from runtime import files
-from runtime import processes
+from runtime import files, limits, processes
 from runtime.errors import UserError
 
 FORMAT = 2
@@ -190,7 +188,7 @@ def check_config(config):
             if len(value) != 3 or not all(type(n) is int and n in range(1, 2**16) for n in value):
                 raise ValueError(f"config: {name} is {value!s:.20}")
         elif name not in CONFIG:
-            raise ValueError(f"config: {name!s:.20} has no line in CONFIG of models/checkpoint.py that says its limits")
+            raise ValueError(f"config: {name!s:.20} has no line in CONFIG of training/checkpoint.py, which sets limits")
         elif not limits.fits(value, CONFIG[name]) or len(str(value)) > 1000:
             raise ValueError(f"config: {name} is {value!s:.20}")
     if slots := config.get("slots"):

@@ -6,7 +6,6 @@ is around it lies elsewhere: flags.py has the flags, run.py the checkpoints and 
 step.py has the optimizer, CUDA graphs and several processes.
 """
 
-import math
 import time
 from functools import partial
 
@@ -18,7 +17,7 @@ from runtime.device import seed_all
 from training import noise
 from training.batches import count_batches, read_ahead
 from training.flags import Steps
-from training.run import Run, check_finite, stopping, sum_over_processes
+from training.run import Run, check_finite, stopping
 from training.step import Recorded, adam, distributed, set_lr
 
 
@@ -51,7 +50,9 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         for epoch in range(len(run.history) + 1, args.num_epochs + 1):
             name = f"epoch {epoch}/{args.num_epochs}"
             model.train()
-            trained = run_pass(train, args, device, prepare, train_step, epoch, name, run.after_step, optimizer, run.progress)
+            trained = run_pass(
+                train, args, device, prepare, train_step, epoch, name, run.after_step, optimizer, run.progress
+            )
             model.eval()
             after_step = partial(run.after_step, to_save=trained)
             validated = run_pass(valid, args, device, prepare, valid_step, 0, f"validation of {name}", after_step)
@@ -76,7 +77,9 @@ def run_pass(dataset, args, device, prepare, step, epoch, name, after_step, opti
     decides = {flag: getattr(args, flag) for flag in ("seed", "batch_size", "max_per_epoch")}
     progress["of"] = decides | {"examples": len(dataset)}
 
-    bar = tqdm(desc=name, total=steps, initial=progress["step"], unit="batch", leave=False, disable=processes.rank() or None)
+    bar = tqdm(
+        desc=name, total=steps, initial=progress["step"], unit="batch", leave=False, disable=processes.rank() or None
+    )
     loss_before = None
     began = time.perf_counter()
     for batch, rows in read_ahead(dataset, order, args, first=progress["step"]):

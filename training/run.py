@@ -103,7 +103,9 @@ class Run:
         self.clock.saved()
 
     def write(self, name, *state):
-        checkpoint.save(self.folder / name, self.model, flags.for_run_folder(self.args), self.history, self.parents, *state)
+        checkpoint.save(
+            self.folder / name, self.model, flags.for_run_folder(self.args), self.history, self.parents, *state
+        )
 
     def after_step(self, name, progress, to_save=None):
         """Save if it is time to, provided that the loss is finite; if a signal came, exit.

@@ -1,0 +1,97 @@
+"""Trained networks back from their checkpoints: a codec, and an LSTM with the codec whose latents it predicts."""
+
+import os
+
+import numpy as np
+import torch
+
+from evaluation.baselines import encode, restore
+from models.cae import CAE, Deconvoluter
+from models.codec import ByFeatures, Codec, Direct
+from models.lstm import LatentLSTM
+from models.slots import SlotVAE
+from models.vae import VAE, VCAE
+from runtime.errors import UserError
+from training import checkpoint
+
+
+def load_codec(path, device, expected=None):
+    """The codec of the checkpoint at `path`: an autoencoder of frames, or the VAE at the end of a film's chain.
+
+    Raises UserError if there is no such checkpoint, or if it has another id than `expected`: then it was trained anew,
+    and the latents at hand are not its own.
+    """
+    content = checkpoint.load(path, VCAE, SlotVAE, VAE)
+    identity = checkpoint.identity(content)
+    if expected not in (None, identity):
+        raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
+    vae = checkpoint.build(content, VCAE, SlotVAE, VAE).to(device)
+    if content["kind"] != "VAE":
+        return Codec(Direct(vae), device, identity)
+    cae = checkpoint.build(load_parent(content, path, "cae", CAE), CAE).to(device)
+    deconv = checkpoint.build(load_parent(content, path, "deconv", Deconvoluter), Deconvoluter).to(device)
+    try:
+        return Codec(ByFeatures(vae, cae, deconv), device, identity)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; train it again on them") from None
+
+
+def load_parent(content, path, role, kind):
+    """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was trained anew."""
+    place = checkpoint.parent_path(path, content, role)
+    loaded = checkpoint.load(place, kind)
+    if checkpoint.identity(loaded) != content["parents"][role]["id"]:
+        raise UserError(f"{place} is not what {path} was built on: train that again on it")
+    return loaded
+
+
+class Trained:
+    """The LSTM of a checkpoint, with its codec."""
+
+    def __init__(self, path, device):
+        content = checkpoint.load(path, LatentLSTM)
+        self.name = os.fsencode(path).decode(errors="replace")  # a file's name need not be text
+        self.lstm = checkpoint.build(content, LatentLSTM).to(device)
+        self.skip, self.data_file = content["args"]["frame_skip"], checkpoint.parent_path(path, content, "frames")
+        codec_id = content["parents"]["codec"]["id"]
+        self.codec = load_codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
+        if self.codec.z_dim != self.lstm.z_dim:
+            raise UserError(
+                f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: train it anew"
+            )
+
+    def require_mixture(self, flag):
+        """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing to sample from."""
+        if self.lstm.loss != "mdn":
+            loss = self.lstm.loss
+            raise UserError(f"{flag} draws from a mixture, {self.name} has none: train with --loss mdn, not {loss}")
+
+    @torch.no_grad()
+    def predict(self, context, future):
+        z = self.lstm.rollout(encode(self.codec, context), future.shape[1])
+        return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()
+
+    @torch.no_grad()
+    def predict_restored(self, context, future):
+        latents = encode(self.codec, context)
+        painted = self.codec.decode(self.lstm.rollout(latents, future.shape[1]))
+        again = self.codec.decode(latents[:, :, 0])
+        return restore(painted.cpu(), torch.from_numpy(context), again.cpu())[:, context.shape[1] :].numpy()
+
+    @torch.no_grad()
+    def forget(self, context, future):
+        """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows the last alone."""
+        latent, means = encode(self.codec, context[:, -1:])[:, 0], []
+        for _ in range(future.shape[1]):
+            latent, _ = self.lstm.predict(latent)
+            means.append(latent[:, 0])
+        return self.codec.decode(torch.stack(means, dim=1)).cpu().numpy()
+
+    @torch.no_grad()
+    def best_of(self, samples, temperature, context, future):
+        """Of so many samples of each video's future, the one with the least squared error."""
+        latents, steps = encode(self.codec, context), future.shape[1]
+        drawn = [self.lstm.rollout(latents, steps, temperature)[:, -steps:] for _ in range(samples)]
+        made = np.stack([self.codec.decode(z).cpu().numpy() for z in drawn])
+        best = np.square(made - future).sum((2, 3, 4, 5)).argmin(0)
+        return made[best, np.arange(len(future))]
