@@ -49,7 +49,7 @@ movie() {
     [ -e ${run}_vae/pictures/reconstructions.png ] ||
         train train_vae_on_convs.py ${run}_vae "${parents[@]}" --num_epochs 20 ${fast[@]+"${fast[@]}"}
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
-    local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --batch_size 16 --lr 1e-3)
+    local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --dropout 0.3 --batch_size 16 --lr 1e-3)
     train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12 --rollout 0
     train train_lstm.py ${run}_lstm "${flags[@]}" --seq_length 18 --rollout 10 --init_from ${run}_teacher/best.pt
     echo "6/6 shots and their prediction"
