@@ -42,14 +42,14 @@ movie() {
     # the trailer's last seconds are a title card
     [ -e $frames ] || $python movie_frames.py data/big_buck_bunny/*.mp4 --end 46 --dest $frames
     echo "2/6 the convolutional autoencoder"
-    train train_cae.py ${run}_cae --data_file $frames ${fast[@]+"${fast[@]}"}
+    train train_cae.py ${run}_cae --data_file $frames --num_epochs 12 ${fast[@]+"${fast[@]}"}
     echo "3/6 the deconvoluter: features to frames"
-    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt ${fast[@]+"${fast[@]}"}
+    train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --num_epochs 6 ${fast[@]+"${fast[@]}"}
     echo "4/6 the VAE: features to 256 latents and back"
     [ -e ${run}_vae/pictures/reconstructions.png ] ||
-        train train_vae_on_convs.py ${run}_vae "${parents[@]}" ${fast[@]+"${fast[@]}"}
+        train train_vae_on_convs.py ${run}_vae "${parents[@]}" --num_epochs 20 ${fast[@]+"${fast[@]}"}
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
-    local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --batch_size 16 --lr 1e-3)
+    local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --dropout 0.3 --batch_size 16 --lr 1e-3)
     train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12 --rollout 0
     train train_lstm.py ${run}_lstm "${flags[@]}" --seq_length 18 --rollout 10 --init_from ${run}_teacher/best.pt
     echo "6/6 shots and their prediction"

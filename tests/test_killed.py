@@ -17,7 +17,7 @@ from training import loop
 TINY = " --device cpu --num_epochs 2 --batch_size 6 --save_every 0 --save_to run"
 STAGES = {
     "vcae": "train_vcae --data_file frames.hdf5 --arch deep --nfilts 2 --n_hid 8 --z_dim 4 --schedule cosine",
-    "vcae 2016": "train_vcae --data_file frames.hdf5 --nfilts 1 --n_hid 5 --z_dim 4 --max_per_epoch 8",
+    "vcae 2016": "train_vcae --arch 2016 --data_file frames.hdf5 --nfilts 1 --n_hid 5 --z_dim 4 --max_per_epoch 8",
     "slots": "train_vcae --data_file frames.hdf5 --arch slots --n_hid 8 --z_dim 10 --max_per_epoch 3",
     "cae": "train_cae --data_file frames.hdf5 --specstr d-.2,2-5,p-2,2-3,2-3,4 --max_per_epoch 6",
     "deconv": "train_deconv --cae cae/best.pt --split_layer conv4 --max_per_epoch 6",

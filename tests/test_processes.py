@@ -17,12 +17,13 @@ from training import checkpoint
 
 # Without batch norm, whose statistics on a CPU are each process's own.
 STAGES = {
-    "vcae": "train_vcae --data_file frames.hdf5 --nfilts 2 --n_hid 8 --z_dim 4 --lr 1e-3",
+    "vcae": "train_vcae --arch 2016 --data_file frames.hdf5 --nfilts 2 --n_hid 8 --z_dim 4 --lr 1e-3",
     "slots": "train_vcae --data_file frames.hdf5 --arch slots --n_hid 8 --z_dim 10 --max_per_epoch 4 "
     "--schedule constant",
     "cae": "train_cae --data_file frames.hdf5 --specstr d-.2,2-5,p-2,2-3,2-3,4 --batch_size 7 --lr 1e-3",
-    "deconv": "train_deconv --cae cae/best.pt --split_layer conv4 --lr 1e-3",
-    "vae": "train_vae_on_convs --cae cae/best.pt --deconv deconv/best.pt --n_hid 4 --z_dim 4 --crops 1 --lr 1e-3",
+    "deconv": "train_deconv --arch 2016 --cae cae/best.pt --split_layer conv4 --lr 1e-3",
+    "vae": "train_vae_on_convs --arch 2016 --cae cae/best.pt --deconv deconv/best.pt --n_hid 4 --z_dim 4 --crops 1 "
+    "--lr 1e-3",
     "lstm": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --rollout 1 --lr 1e-3",
     "mse": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --loss mse --lr 1e-3",
 }

@@ -253,7 +253,7 @@ class Killed(BaseException):
 
 STAGES = {
     "vcae": (train_vcae, ["--arch", "deep", "--nfilts", 2, "--z_dim", 4, "--L", 2]),
-    "vcae-2016": (train_vcae, ["--nfilts", 1, "--n_hid", 5, "--z_dim", 4]),
+    "vcae-2016": (train_vcae, ["--arch", "2016", "--nfilts", 1, "--n_hid", 5, "--z_dim", 4]),
     "lstm": (train_lstm, ["--seq_length", 4, "--lstm_n_hid", 6, "--schedule", "cosine"]),
 }
 
