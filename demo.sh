@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to predicted video, every stage: ./demo.sh (one bouncing digit, packaged digits) or ./demo.sh movie
-# (packaged clips of a film). Run again, it skips what is finished and goes on with what is not.
+# (packaged clips of a film). Run again, it skips what is finished and resumes what is not.
 set -euo pipefail
 cd "$(dirname "$0")"
 which=${1:-mnist}
@@ -10,7 +10,7 @@ case $which in mnist | movie) ;; *) echo "usage: ./demo.sh [mnist|movie]" >&2 &&
 python=.venv/bin/python
 fast=()
 grep -qs avx512_bf16 /proc/cpuinfo && fast=(--amp) # bfloat16 helps only where the processor multiplies it
-train() { # SCRIPT RUN_FOLDER FLAGS...: begin a training, or go on with it
+train() { # SCRIPT RUN_FOLDER FLAGS...: start a training, or resume it
     local resume=()
     [ -e "$2/last.pt" ] && resume=(--resume)
     # an empty array is unbound to the bash of macOS

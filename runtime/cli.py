@@ -23,7 +23,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults and reports a wrong flag in one line, exit code 2."""
 
-    resume_hint = "nothing half made is left; begin anew with the same command"
+    resume_hint = "nothing half made is left; start over with the same command"
 
     def __init__(self, description):
         super().__init__(description=description, formatter_class=HelpFormatter)
@@ -72,7 +72,7 @@ def out_of_memory(error):
 
 
 def run(main, parser, argv=None):
-    """Parse the command line and call `main(args)`; what the user can mend ends in one line and exit code 2."""
+    """Parse the command line and call `main(args)`; what the user can fix ends in one line and exit code 2."""
 
     def terminate(*_):
         raise Terminated

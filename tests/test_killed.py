@@ -105,7 +105,7 @@ def test_told_to_stop(stages, tmp_path, stage, number, code):
     left_alone(folder, command, code, signal_at=("training.loop.take_step", 3, number))
     last = torch.load(folder / "run" / "last.pt")
     assert (last["history"], last["progress"]["step"]) == ([], 3)
-    assert re.search("go(es)? on with --resume", (folder / "said").read_text())
+    assert re.search("continues? with --resume", (folder / "said").read_text())
     assert not list((folder / "run").glob("*.part*"))
     left_alone(folder, command + " --resume")
     assert results(folder / "run") == results(tmp_path / "unbroken" / "run")
@@ -115,7 +115,7 @@ def test_stopped_while_latents_are_written(stages, tmp_path):
     shutil.copytree(stages, tmp_path / "run")
     command = STAGES["slots"] + TINY
     left_alone(tmp_path / "run", command, 143, signal_at=("data.hdf5.encode_split", 2, signal.SIGTERM))
-    assert "interrupted; go on with --resume, or" in (tmp_path / "run" / "said").read_text()
+    assert "interrupted; continue with --resume, or" in (tmp_path / "run" / "said").read_text()
     assert not list((tmp_path / "run" / "run").glob("latents*"))
 
 

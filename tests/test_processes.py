@@ -93,7 +93,7 @@ def test_a_dead_process_ends_all(stages, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode
-    assert "train_vcae.py: error: another process of this run has ended; go on with --resume" in ended.stderr
+    assert "train_vcae.py: error: another process of this run has ended; continue with --resume" in ended.stderr
     assert "Traceback" not in ended.stderr.split("ChildFailedError")[0].split("train_vcae.py: error")[0]
     assert len(checkpoint.load(tmp_path / "run" / "last.pt", VCAE)["history"]) == 1
 

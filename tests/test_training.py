@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(UserError, match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller"):
         loop.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
     args = arguments(tmp_path, save_every=0)
-    with pytest.raises(UserError, match=r"in validation of epoch 1/3, step 2: begin anew with a smaller --lr$"):
+    with pytest.raises(UserError, match=r"in validation of epoch 1/3, step 2: start over with a smaller --lr$"):
         loop.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
     last = checkpoint.load(tmp_path / "last.pt", Toy)
     assert last["model"]["weight"].isfinite()
@@ -123,7 +123,7 @@ def test_an_epoch_of_other_batches_begins_anew(tmp_path, capsys):
     args = arguments(tmp_path, resume=True, batch_size=5, num_epochs=1)
     loop.fit(model, Numbers(*range(10)), Numbers(1.0), args, CPU, {})
     assert [len(batch) for train, batch in model.seen if train] == [5, 5]
-    assert "epoch 1 begins anew" in capsys.readouterr().out
+    assert "epoch 1 starts over" in capsys.readouterr().out
 
 
 def test_a_run_of_older_code_gets_new_columns(tmp_path):

@@ -198,7 +198,7 @@ def check_config(config):
 
 
 def resume_state(content, model, path):
-    """What the content of the last.pt at `path` has to go on from: Adam's state, and the progress within an epoch.
+    """What the content of the last.pt at `path` has to continue from: Adam's state, and the progress within an epoch.
 
     Raises UserError if they are not of this model's parameters, or not what `save` was given.
     """
@@ -224,7 +224,7 @@ def resume_state(content, model, path):
             }:
                 raise ValueError
     except Exception:
-        raise UserError(f"{path} has no state of a training to go on from; begin anew without --resume") from None
+        raise UserError(f"{path} has no state of a training to continue from; start over without --resume") from None
     return state, progress
 
 

@@ -26,7 +26,7 @@ class Parser(cli.Parser):
     defaults.
     """
 
-    resume_hint = "go on with --resume, or start over if there is no last.pt yet"
+    resume_hint = "continue with --resume, or start over if there is no last.pt yet"
 
     def __init__(self, description, *models, archs=None, **defaults):
         super().__init__(description)

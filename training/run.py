@@ -72,7 +72,9 @@ class Run:
         if self.history:
             self.write_log()
         if len(self.history) >= args.num_epochs:
-            processes.say(f"{self.folder}: all {args.num_epochs} epochs are done; give a larger --num_epochs to go on")
+            processes.say(
+                f"{self.folder}: all {args.num_epochs} epochs are done; give a larger --num_epochs to continue"
+            )
 
     def resume(self, examples):
         """Take up last.pt: weights, Adam's state, history, progress."""
@@ -148,7 +150,7 @@ class Run:
     def stop(self, number):
         """Exit as a process does that the signal `number` ended, after saying how to go on."""
         processes.wait()  # for the one that saves
-        processes.say(f"stopped; {self.last_checkpoint()} goes on with --resume")
+        processes.say(f"stopped; {self.last_checkpoint()} continues with --resume")
         sys.exit(128 + int(number))
 
     def last_checkpoint(self):
@@ -160,11 +162,11 @@ class Run:
 
     @contextmanager
     def not_finite_explained(self):
-        """In the block NotFinite becomes a UserError that says what to go on from."""
+        """In the block NotFinite becomes a UserError that says what to continue from."""
         try:
             yield
         except NotFinite as error:
-            way_out = f"go on from {self.last_checkpoint()} with --resume and a smaller --lr"
+            way_out = f"continue from {self.last_checkpoint()} with --resume and a smaller --lr"
             if "validation" in str(error):  # last.pt has weights that would only be validated again
                 way_out = "start over with a smaller --lr"
                 if self.history:

@@ -62,8 +62,8 @@ class Trained:
 
     def require_mixture(self, flag):
         """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing to sample from."""
-        if self.lstm.loss != "mdn":
-            loss = self.lstm.loss
+        if not self.lstm.loss.can_be_sampled:
+            loss = self.lstm.config["loss"]
             raise UserError(f"{flag} draws from a mixture, {self.name} has none: train with --loss mdn, not {loss}")
 
     @torch.no_grad()

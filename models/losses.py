@@ -1,0 +1,154 @@
+"""What the LSTM is trained on, by name: each loss says what is predicted, and how far it is from the next latent.
+
+mu and sigma are the mean and deviation of the next frame's posterior, as the codec encodes it; m and s are those that
+the LSTM predicts. Sums are over time and the numbers of a latent; means are over the batch.
+"""
+
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+
+class Mse:
+    """mean over batch, time and z of (m - mu)^2"""
+
+    rows = 1  # of a latent that are read and predicted: 1, the mean; 2, also the log-sigma
+    is_mean = True  # over the batch in the original, too; else the original summed
+    can_be_sampled = False
+
+    def __init__(self, mixtures):
+        pass
+
+    def output_shape(self, z_dim):
+        """The shape of what the network puts out for a latent of z_dim numbers."""
+        return self.rows, z_dim
+
+    def initialise(self, bias, z_dim):
+        """Set the bias with which the network's output begins."""
+        nn.init.zeros_(bias)
+
+    def latent(self, output, temperature=None):
+        """The predicted latents (B, T, rows, z_dim) that an output (B, T, *output_shape) gives."""
+        return output
+
+    def add_to_means(self, output, base):
+        """The output with base (B, T, z_dim) added to its means."""
+        means = output[:, :, :1] + base[:, :, None]  # (B, T, 1, z)
+        return torch.cat([means, output[:, :, 1:]], dim=2)
+
+    def __call__(self, output, squared_error, mean, log_sigma, layout):
+        """The loss of an output (B, T, *output_shape) whose means are off by squared_error (B, T, z_dim).
+
+        mean, log_sigma: the posterior's, (B, T, z_dim).
+        """
+        return squared_error.mean()
+
+
+class Kl(Mse):
+    """mean over sequences of sum log(s / sigma) + (sigma^2 + (mu - m)^2) / (2 s^2) - 1/2,
+
+    which is KL(N(mu, sigma^2) || N(m, s^2)) in nats.
+    """
+
+    rows = 2
+    is_mean = False
+
+    def __call__(self, output, squared_error, mean, log_sigma, layout):
+        return kl_divergence(mean, log_sigma, *output.unbind(2)).sum() / len(output)
+
+
+class Weighted(Mse):
+    """mean over sequences of sum (m - mu)^2 / (2 sigma^2)
+
+    The same KL if s = sigma is taken as known: an error counts less where the encoder was unsure.
+    """
+
+    is_mean = False
+
+    def __call__(self, output, squared_error, mean, log_sigma, layout):
+        return (0.5 * squared_error * torch.exp(-2 * log_sigma)).sum() / len(output)
+
+
+class Distance(Mse):
+    """mean over sequences of sum over slots of sqrt(1 + d_place^2) + sqrt(1 + d_look^2) / 10
+
+    d^2 = sum (m - mu)^2 / sigma^2 over the numbers of a slot's place, and of its look. A missed bounce weighs less
+    than squared.
+    """
+
+    is_mean = False
+
+    def __call__(self, output, squared_error, mean, log_sigma, layout):
+        in_deviations = layout.split(squared_error * torch.exp(-2 * log_sigma))  # (B, T, S, n)
+        place = (in_deviations * layout.moves).sum(-1)  # (B, T, S)
+        look = (in_deviations * (1 - layout.moves)).sum(-1)
+        return ((place + 1).sqrt() + 0.1 * (look + 1).sqrt()).sum() / len(output)
+
+
+class Mdn(Mse):
+    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2), a mixture density network
+
+    (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures, 2 z_dim + 1): means, log-sigmas, and the log of w.
+    """
+
+    is_mean = False
+    can_be_sampled = True
+
+    def __init__(self, mixtures):
+        self.mixtures = mixtures
+
+    def output_shape(self, z_dim):
+        return self.mixtures, 2 * z_dim + 1
+
+    def initialise(self, bias, z_dim):
+        nn.init.zeros_(bias)
+        means = bias.data.view(self.output_shape(z_dim))[:, :z_dim]
+        nn.init.normal_(means, std=0.1)  # Gaussians that begin alike stay alike
+
+    def latent(self, output, temperature=None):
+        """The mixture's mean or, with a temperature, a sample from it.
+
+        Weights are taken to the power 1/temperature, variances times temperature (Ha & Eck 2018, eq. 8), so that 0
+        gives the likeliest Gaussian's mean.
+        """
+        if temperature is None:
+            return mixture(output).mean[:, :, None]
+        gaussians = output[..., :-1]  # (B, T, K, 2z)
+        logits = output[..., -1]  # (B, T, K)
+        if temperature:
+            logits = logits / temperature
+        else:
+            logits = logits.masked_fill(logits < logits.amax(-1, True), -1e9)
+        chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, 1, 1)
+        mean, log_sigma = gaussians.take_along_dim(chosen, dim=2).chunk(2, dim=-1)  # (B, T, 1, z) each
+        return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
+
+    def add_to_means(self, output, base):
+        z_dim = base.shape[-1]
+        means = output[..., :z_dim] + base[:, :, None]  # (B, T, K, z)
+        return torch.cat([means, output[..., z_dim:]], dim=-1)
+
+    def __call__(self, output, squared_error, mean, log_sigma, layout):
+        return -mixture(output).log_prob(mean).sum() / len(output)
+
+
+LOSSES = {"mse": Mse, "kl": Kl, "weighted": Weighted, "distance": Distance, "mdn": Mdn}
+
+
+def mixture(output):
+    """The mixture of diagonal Gaussians (..., z_dim) of an output (..., K, 2 z_dim + 1): means, log-sigmas, logits."""
+    mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
+    unchecked = {"validate_args": False}  # validation would make a GPU wait at every step, and cannot be recorded
+    gaussians = Independent(Normal(mean, floor(log_sigma).exp(), **unchecked), 1, **unchecked)
+    return MixtureSameFamily(Categorical(logits=output[..., -1], **unchecked), gaussians, **unchecked)
+
+
+def floor(log_sigma):
+    """log-sigma of at least -5: a Gaussian that falls upon a single latent would have any likelihood it likes."""
+    return log_sigma.clamp_min(-5)
+
+
+def kl_divergence(mu_q, log_sigma_q, mu_p, log_sigma_p):
+    """KL(N(mu_q, sigma_q^2) || N(mu_p, sigma_p^2)) in nats, elementwise."""
+    variances = torch.exp(2 * (log_sigma_q - log_sigma_p)) + ((mu_q - mu_p) * torch.exp(-log_sigma_p)) ** 2
+    return log_sigma_p - log_sigma_q + 0.5 * (variances - 1)
