@@ -35,7 +35,8 @@ def main(args):
     crop = (min(size), min(size))
     train = Frames(args.data_file, "train", crop, args.seed)
     valid, test = (Frames(args.data_file, split, crop) for split in ("valid", "test"))
-    device, run = start(args), Path(args.save_to)
+    device = start(args)
+    run = Path(args.save_to)
 
     try:
         model = new_network(CAE, device, args.specstr, channels, min(size), args.pxsh, args.unpool)

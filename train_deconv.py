@@ -32,11 +32,13 @@ def flags():
 
 def main(args):
     content = checkpoint.load(args.cae, CAE)
-    config, data_file = content["config"], checkpoint.parent_path(args.cae, content, "frames")
+    config = content["config"]
+    data_file = checkpoint.parent_path(args.cae, content, "frames")
     crop = (config["side"], config["side"])
     train = Frames(data_file, "train", crop, args.seed)
     valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
-    device, run = start(args), Path(args.save_to)
+    device = start(args)
+    run = Path(args.save_to)
 
     cae = checkpoint.build(content, CAE).to(device)
     about = (args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts)

@@ -38,9 +38,11 @@ def main(args):
         raise UserError(f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z itself")
     if args.rollout > args.seq_length - 2:
         raise UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
-    codec, frames = load_parent(content, args.lstm, "codec", VCAE), checkpoint.parent_path(args.lstm, content, "frames")
+    codec = load_parent(content, args.lstm, "codec", VCAE)
+    frames = checkpoint.parent_path(args.lstm, content, "frames")
     train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
-    device, run = start(args), Path(args.save_to)
+    device = start(args)
+    run = Path(args.save_to)
 
     model = new_network(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
     model.vcae.load_state_dict(codec["model"])
@@ -51,7 +53,8 @@ def main(args):
 
     # Apart again, as the checkpoints that later stages know.
     best = checkpoint.load(run / "best.pt", Joint)
-    model, about = checkpoint.build(best, Joint), {**best["args"], "frame_skip": content["args"]["frame_skip"]}
+    model = checkpoint.build(best, Joint)
+    about = {**best["args"], "frame_skip": content["args"]["frame_skip"]}
     checkpoint.save(run / "vcae.pt", model.vcae, about, best["history"], {})
     parents = {"codec": checkpoint.parent(run / "vcae.pt", checkpoint.load(run / "vcae.pt", VCAE), run)}
     parents["frames"] = {"path": files.relative(frames, run)}

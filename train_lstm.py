@@ -73,7 +73,8 @@ def main(args):
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
-    device, run = start(args), Path(args.save_to)
+    device = start(args)
+    run = Path(args.save_to)
     processes.say(
         f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
     )

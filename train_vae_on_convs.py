@@ -42,16 +42,19 @@ def flags():
 
 
 def main(args):
-    cae_content, deconv_content = checkpoint.load(args.cae, CAE), checkpoint.load(args.deconv, Deconvoluter)
+    cae_content = checkpoint.load(args.cae, CAE)
+    deconv_content = checkpoint.load(args.deconv, Deconvoluter)
     if deconv_content["parents"]["cae"]["id"] != checkpoint.identity(cae_content):
         raise UserError(f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this one")
     data_file = checkpoint.parent_path(args.cae, cae_content, "frames")
     crop = (cae_content["config"]["side"],) * 2
     train = Frames(data_file, "train", crop, args.seed)
     valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
-    device, run = start(args), Path(args.save_to)
+    device = start(args)
+    run = Path(args.save_to)
 
-    cae, split_layer = checkpoint.build(cae_content, CAE).to(device), deconv_content["config"]["split_layer"]
+    cae = checkpoint.build(cae_content, CAE).to(device)
+    split_layer = deconv_content["config"]["split_layer"]
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
     names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")

@@ -64,7 +64,8 @@ def main(args):
     train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
     if args.arch == "slots":
         count_slots(args, train.attributes)
-    device, run = start(args), Path(args.save_to)
+    device = start(args)
+    run = Path(args.save_to)
 
     if args.arch == "slots":
         about = train.attributes

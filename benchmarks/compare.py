@@ -20,7 +20,8 @@ def compare(variants, device, rounds=7, warm_up=5):
     medians = {name: statistics.median(times) for name, times in taken.items()}
     base = list(medians.values())[-1]
     for name, median in medians.items():
-        low, high = min(taken[name]), max(taken[name])
+        low = min(taken[name])
+        high = max(taken[name])
         print(f"{name:36} {median:9.2f} ms  {median / base:5.2f} x  ({low:.2f} to {high:.2f})", flush=True)
     return medians
 

@@ -24,12 +24,14 @@ def some_pixels(frames):
 def main(args):
     device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
-        frames, latents = Path(folder) / "frames.hdf5", Path(folder) / "latents.hdf5"
+        frames = Path(folder) / "frames.hdf5"
+        latents = Path(folder) / "latents.hdf5"
         sizes = ["--seqs", "2000", "--mnist", "sample", "--dest", str(frames)]
         moving_mnist.main(moving_mnist.flags().parse_args(sizes))
         about = {"codec": "", "codec_id": "", "data_file": "", "source": "", "frame_rate": 10.0, "frame_skip": 1}
         write_latents(latents, frames, some_pixels, (64, 64), 1, about)
-        frames, windows = Frames(frames, "train"), Windows(latents, "train", 30, 1, 0)
+        frames = Frames(frames, "train")
+        windows = Windows(latents, "train", 30, 1, 0)
         rng = np.random.default_rng(0)
 
         def draw(dataset):

@@ -29,10 +29,12 @@ class Cell(nn.Module):
 
     def forward(self, x, state=None, clip=None, weights=None):
         zeros = torch.zeros(len(x), self.peepholes.shape[1], device=x.device)
-        (hidden, cell), outputs = state or (zeros, zeros), []
+        (hidden, cell) = state or (zeros, zeros)
+        outputs = []
         for x_t in x.unbind(1):
             i, f, g, o = self.gates(torch.cat([x_t, hidden], 1)).float().chunk(4, 1)
-            i, f = torch.sigmoid(i + self.peepholes[0] * cell), torch.sigmoid(f + self.peepholes[1] * cell)
+            i = torch.sigmoid(i + self.peepholes[0] * cell)
+            f = torch.sigmoid(f + self.peepholes[1] * cell)
             cell = f * cell + i * torch.tanh(g)
             hidden = torch.sigmoid(o + self.peepholes[2] * cell) * torch.tanh(cell)
             outputs.append(hidden)
@@ -71,7 +73,8 @@ def products(inputs, units, layers, batch, steps, free, dtype, device):
 
 
 def main(args):
-    device, dtype = choose_device(args.device), torch.bfloat16 if args.amp else torch.float32
+    device = choose_device(args.device)
+    dtype = torch.bfloat16 if args.amp else torch.float32
     torch.manual_seed(0)
     latents = torch.randn(args.batch_size, args.seq_length, 2, args.z_dim, device=device)
 

@@ -30,7 +30,9 @@ def parse_spec(specstr):
     Raises ValueError, naming the position of the fault, if a layer is none of the four kinds or follows a dense one
     without being dense or dropout.
     """
-    layers, position, dense = [], 1, False
+    layers = []
+    position = 1
+    dense = False
     for number, word in enumerate(specstr.split(","), 1):
         at = f"{word!r} at character {position}"
         matches = [(kind, match) for kind, pattern in PATTERNS.items() if (match := pattern.fullmatch(word))]
@@ -51,7 +53,8 @@ class TiedConvolution(nn.Module):
     def __init__(self, shape, filters, size):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(filters, shape[0], size, size))
-        self.bias, self.inverse_bias = nn.Parameter(torch.zeros(filters)), nn.Parameter(torch.zeros(shape[0]))
+        self.bias = nn.Parameter(torch.zeros(filters))
+        self.inverse_bias = nn.Parameter(torch.zeros(shape[0]))
         nn.init.xavier_uniform_(self.weight)
         self.shape_out = (filters, shape[1] - size + 1, shape[2] - size + 1)
 
@@ -71,9 +74,11 @@ class TiedDense(nn.Module):
 
     def __init__(self, shape, units):
         super().__init__()
-        self.shape_in, self.shape_out = shape, (units,)
+        self.shape_in = shape
+        self.shape_out = (units,)
         self.weight = nn.Parameter(torch.empty(units, math.prod(shape)))
-        self.bias, self.inverse_bias = nn.Parameter(torch.zeros(units)), nn.Parameter(torch.zeros(shape[0]))
+        self.bias = nn.Parameter(torch.zeros(units))
+        self.inverse_bias = nn.Parameter(torch.zeros(shape[0]))
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, x):
@@ -89,7 +94,8 @@ class Pool(nn.Module):
 
     def __init__(self, shape, size, unpool):
         super().__init__()
-        self.size, self.unpool = size, unpool
+        self.size = size
+        self.unpool = unpool
         self.shape_out = (shape[0], shape[1] // size, shape[2] // size)
 
     def forward(self, x):
@@ -125,7 +131,9 @@ class CAE(nn.Module):
     def __init__(self, specstr, channels=3, side=64, pxsh=0.5, unpool=True):
         super().__init__()
         self.config = {"specstr": specstr, "channels": channels, "side": side, "pxsh": pxsh, "unpool": unpool}
-        self.pxsh, self.layers, shape = pxsh, nn.ModuleDict(), (channels, side, side)
+        self.pxsh = pxsh
+        self.layers = nn.ModuleDict()
+        shape = (channels, side, side)
         for name, kind, numbers in parse_spec(specstr):
             make = {"dropout": Dropout, "pool": Pool, "conv": TiedConvolution, "dense": TiedDense}[kind]
             self.layers[name] = make(shape, *numbers, *([unpool] if kind == "pool" else []))
@@ -182,7 +190,8 @@ class Deconvoluter(nn.Module):
         end = names.index(split_layer) + 1
         if names[end : end + 1] == [f"dropout{end + 1}"]:
             end += 1
-        painter, maps = [], layers[names.index(split_layer)][2][0]
+        painter = []
+        maps = layers[names.index(split_layer)][2][0]
         for _, kind, numbers in reversed(layers[:end]):
             if kind == "pool":
                 painter.append(nn.Upsample(scale_factor=numbers[0]))

@@ -31,7 +31,10 @@ class VariationalAutoencoder(nn.Module):
         A latent is drawn from the posterior L times in training; in evaluation it is the posterior mean.
         """
         mu, log_sigma = (t.float() for t in self.encode(x))
-        n, samples, z, target = len(x), self.L if self.training else 1, mu, x
+        n = len(x)
+        samples = self.L if self.training else 1
+        z = mu
+        target = x
         if self.training:  # all samples in one batch: the decoder's weights are read once, their gradient made once
             z, deviation, target = (t.repeat_interleave(samples, 0) for t in (mu, torch.exp(log_sigma), x))
             z = z + normal_like(z) * deviation
@@ -61,14 +64,17 @@ class VCAE(VariationalAutoencoder):
         super().__init__()
         self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.config["frame_shape"] = list(frame_shape)
-        self.L, self.binary, self.beta = L, binary, beta
+        self.L = L
+        self.binary = binary
+        self.beta = beta
         maps_out = frame_shape[0] * (1 if binary else 2)
         if arch == "2016":
             activation = nn.Tanh() if binary else nn.Softplus()
             self.encoder, self.decoder = shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation)
         else:
             self.encoder, self.decoder = deep(frame_shape, maps_out, z_dim, n_hid, nfilts)
-        self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
+        self.mu = nn.Linear(n_hid, z_dim)
+        self.log_sigma = nn.Linear(n_hid, z_dim)
         if arch == "2016":
             self.apply(glorot)
         else:
@@ -92,7 +98,11 @@ class VAE(VariationalAutoencoder):
         super().__init__()
         self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.config["feature_shape"] = list(feature_shape)
-        self.arch, self.L, self.binary, self.bounded, self.beta = arch, L, False, bounded, beta
+        self.arch = arch
+        self.L = L
+        self.binary = False
+        self.bounded = bounded
+        self.beta = beta
         maps, height, width = feature_shape
         if arch == "2016":
             self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus())
@@ -104,7 +114,8 @@ class VAE(VariationalAutoencoder):
             )
         else:
             self.encoder, self.decoder = deep(feature_shape, maps, z_dim, n_hid, nfilts)
-        self.mu, self.log_sigma = nn.Linear(n_hid, z_dim), nn.Linear(n_hid, z_dim)
+        self.mu = nn.Linear(n_hid, z_dim)
+        self.log_sigma = nn.Linear(n_hid, z_dim)
         if arch == "2016":
             self.apply(glorot)
         else:
@@ -161,7 +172,8 @@ def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
     """Encoder and decoder of four strided convolutions; nfilts is the width of the outermost, doubled at each."""
     channels, height, width = frame_shape
     # at least 32 px: batch norm needs more than one value a channel, even of a batch of one
-    pad_height, pad_width = max(-height % 16, 32 - height), max(-width % 16, 32 - width)
+    pad_height = max(-height % 16, 32 - height)
+    pad_width = max(-width % 16, 32 - width)
     widths = [nfilts, 2 * nfilts, 4 * nfilts, 8 * nfilts]
     top = (widths[-1], (height + pad_height) // 16, (width + pad_width) // 16)
 

@@ -40,7 +40,10 @@ class Recorded:
     """
 
     def __init__(self, step):
-        self.step, self.calls, self.shapes, self.graph = step, 0, None, None
+        self.step = step
+        self.calls = 0
+        self.shapes = None
+        self.graph = None
 
     def __call__(self, *inputs):
         shapes = [x.shape for x in inputs]
@@ -49,14 +52,16 @@ class Recorded:
             return self.step(*inputs)
         self.calls += 1
         if self.calls <= 3:  # on a stream of its own, as recording is
-            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            here = torch.cuda.current_stream()
+            aside = torch.cuda.Stream()
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
                 outputs = self.step(*inputs)
             here.wait_stream(aside)
             return outputs
         if not self.graph:
-            self.graph, self.inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
+            self.graph = torch.cuda.CUDAGraph()
+            self.inputs = [x.clone() for x in inputs]
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread reads
                 self.outputs = self.step(*self.inputs)
         for mine, x in zip(self.inputs, inputs, strict=True):

@@ -52,7 +52,8 @@ class Trained:
         content = checkpoint.load(path, LatentLSTM)
         self.name = os.fsencode(path).decode(errors="replace")  # a file's name need not be text
         self.lstm = checkpoint.build(content, LatentLSTM).to(device)
-        self.skip, self.data_file = content["args"]["frame_skip"], checkpoint.parent_path(path, content, "frames")
+        self.skip = content["args"]["frame_skip"]
+        self.data_file = checkpoint.parent_path(path, content, "frames")
         codec_id = content["parents"]["codec"]["id"]
         self.codec = load_codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
         if self.codec.z_dim != self.lstm.z_dim:
@@ -81,7 +82,8 @@ class Trained:
     @torch.no_grad()
     def forget(self, context, future):
         """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows the last alone."""
-        latent, means = encode(self.codec, context[:, -1:])[:, 0], []
+        latent = encode(self.codec, context[:, -1:])[:, 0]
+        means = []
         for _ in range(future.shape[1]):
             latent, _ = self.lstm.predict(latent)
             means.append(latent[:, 0])
@@ -90,7 +92,8 @@ class Trained:
     @torch.no_grad()
     def best_of(self, samples, temperature, context, future):
         """Of so many samples of each video's future, the one with the least squared error."""
-        latents, steps = encode(self.codec, context), future.shape[1]
+        latents = encode(self.codec, context)
+        steps = future.shape[1]
         drawn = [self.lstm.rollout(latents, steps, temperature)[:, -steps:] for _ in range(samples)]
         made = np.stack([self.codec.decode(z).cpu().numpy() for z in drawn])
         best = np.square(made - future).sum((2, 3, 4, 5)).argmin(0)
