@@ -10,7 +10,7 @@ import cli
 import files
 from data import pictures, tables
 from data.benchmark import keep_predictions, read_windows
-from data.hdf5 import SPLITS, Frames
+from data.hdf5 import SPLITS, Frames, refuse_existing
 from models import metrics, training
 from models.predictors import COPY, Trained, in_latents, in_pixels
 
@@ -44,6 +44,8 @@ def flags():
 def main(args):
     if not args.model and not args.data_file:
         raise cli.UserError("nothing to measure: give --model, --data_file or both")
+    if args.save_predictions:
+        refuse_existing(args.save_predictions)
     dest, device = Path(args.dest), training.choose_device(args.device)
     models = [Trained(path, device) for path in args.model]
     if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:

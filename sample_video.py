@@ -38,7 +38,7 @@ def flags():
     )
     parser.add_argument(
         "--fps",
-        type=cli.real(0, above=True),
+        type=cli.real(0, 1000, above=True),
         help="frames per second (a GIF shows at most 50); if not given: as the data says",
     )
     parser.add_argument("--scale", type=cli.whole(1), default=3, help="screen pixels a pixel")

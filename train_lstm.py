@@ -18,7 +18,7 @@ def flags():
     )
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
-        "--seq_length", type=cli.whole(3), help="frames a window; if not given: 20, or fewer if most videos are shorter"
+        "--seq_length", type=cli.whole(3), help="frames a window; if not given: 20, or what half of the videos have"
     )
     parser.add_argument(
         "--frame_skip", type=cli.whole(1), help="take every so-many-th frame; if not given: as the data says"
@@ -63,7 +63,9 @@ def main(args):
     if args.loss == "distance" and "slots" not in about:
         raise cli.UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
-    args.seq_length = args.seq_length or usual_length(latents.starts, args.frame_skip)
+    if args.seq_length is None:
+        others = Videos(args.data_file, "valid", "latents").starts
+        args.seq_length = usual_length(latents.starts, others, args.frame_skip)
     args.rollout = min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
     if args.rollout > args.seq_length - 3:
         raise cli.UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
@@ -97,11 +99,13 @@ def main(args):
     training.fit(model, train, valid, args, device, parents)
 
 
-def usual_length(starts, skip):
-    """A window of 20 frames, or the longest that fits into videos with half of all frames, but of at least 5."""
-    lengths = np.sort(np.diff(starts))[::-1]
-    median = lengths[np.searchsorted(np.cumsum(lengths), starts[-1] / 2)]
-    return int(np.clip((median - 1) // skip + 1, 5, 20))
+def usual_length(train, valid, skip):
+    """A window of 20 frames, or the longest for which half of the training videos, and one for validation, will do.
+
+    train, valid: where their videos start, and the last one ends; skip: of the frames, every skip-th is taken.
+    """
+    frames = min(np.median(np.diff(train)), np.diff(valid).max())
+    return int(np.clip((frames - 1) // skip + 1, 3, 20))
 
 
 if __name__ == "__main__":

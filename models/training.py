@@ -73,23 +73,28 @@ class Parser(cli.Parser):
         self.amp.help = "bfloat16 autocast" + where
 
     def parse_args(self, argv=None):
-        if self.archs:  # --help shows the values that go with the --arch given
-            early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-            early.add_argument("--arch", default=self.get_default("arch"))
-            with suppress(argparse.ArgumentError):  # told below
-                self.set_defaults(**self.archs.get(early.parse_known_args(argv)[0].arch, {}))
+        self.set_early_defaults(argv)
         args = super().parse_args(argv)
-        if args.resume:
-            run = Path(args.save_to)
-            if not (run / "last.pt").exists():
-                self.error(f"argument --resume: {run / 'last.pt'} is not there; leave --resume out to begin anew")
-            flags = checkpoint.load(run / "last.pt", *self.models)["args"]
-            self.set_stored(
-                flags | {name: found(flags[name], run) for name in PATHS if flags.get(name)}, run / "last.pt"
-            )
-            self.set_defaults(resume=True, save_to=args.save_to)
-            args = super().parse_args(argv)
+        if args.resume and not (last := Path(args.save_to) / "last.pt").exists():
+            self.error(f"argument --resume: {last} is not there; leave --resume out to begin anew")
         return args
+
+    def set_early_defaults(self, argv):
+        """Take the defaults that --arch and --resume bring, so that --help shows the values that will be used."""
+        early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        early.add_argument("--arch", default=self.get_default("arch"))
+        early.add_argument("--resume", action=cli.Switch, default=False)
+        early.add_argument("--save_to", default=self.get_default("save_to"))
+        early.error = lambda message: None  # it will be told by the full parser
+        with suppress(argparse.ArgumentError):
+            given, _ = early.parse_known_args(argv)
+            self.set_defaults(**self.archs.get(given.arch, {}))
+            last = Path(given.save_to) / "last.pt"
+            if given.resume and last.exists():
+                flags = checkpoint.load(last, *self.models)["args"]
+                paths = {name: found(flags[name], given.save_to) for name in PATHS if flags.get(name)}
+                self.set_stored(flags | paths, last)
+                self.set_defaults(save_to=given.save_to)
 
 
 def stored(args):
@@ -161,7 +166,9 @@ def choose_device(name=None):
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        if torch.empty(1, device=name).is_cuda:
+        one = torch.ones(1, device=name)
+        one.item()  # of some devices, such as "meta", there are shapes and no numbers
+        if one.is_cuda:
             torch.cuda.set_device(torch.device(name).index or 0)  # streams and graphs are the current device's
     except (RuntimeError, AssertionError):
         raise cli.UserError(f"--device {name} cannot be used on this machine; try cpu") from None

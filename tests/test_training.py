@@ -4,6 +4,7 @@ import argparse
 import csv
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import run
@@ -175,6 +176,27 @@ def test_help_shows_what_will_be_used(capsys):
         words = " ".join(capsys.readouterr().out.split())
         assert f"learning rate of Adam (default: {lr})" in words
         assert train_vcae.flags().parse_args(["--arch", arch]).lr == float(lr)
+
+
+def test_help_of_a_run_shows_its_own_flags(chain, capsys):
+    with pytest.raises(SystemExit):
+        train_vcae.flags().parse_args(["--resume", "--save_to", str(chain / "vcae"), "--help"])
+    assert "numbers a latent (default: 6)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "skip", "length"),
+    [
+        ([60] * 4, [60], 1, 20),  # long enough
+        ([60] * 4, [60], 3, 20),
+        ([30] * 11 + [377, 498], [30, 28], 3, 10),  # half of the videos, not of the frames
+        ([60] * 4, [12], 1, 12),  # as long as validation allows
+        ([1, 2], [2], 1, 3),  # the least that can be trained on; refused later
+    ],
+)
+def test_usual_length_of_a_window(train, valid, skip, length):
+    starts = [np.cumsum([0, *lengths]) for lengths in (train, valid)]
+    assert train_lstm.usual_length(*starts, skip) == length
 
 
 @pytest.mark.slow
