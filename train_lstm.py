@@ -11,11 +11,15 @@ from data.hdf5 import Videos, Windows
 from models import checkpoint, training
 from models.lstm import LatentLSTM
 
+FEW = 2048  # windows
+
 
 def flags():
     parser = training.Parser(
-        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=60, lr=2e-3, schedule="cosine", amp=None
-    )
+        __doc__, LatentLSTM, save_to="runs/lstm", num_epochs=training.Steps(1000, least=60), lr=2e-3,
+        schedule="cosine", amp=None,
+    )  # fmt: skip
+    parser.explain("batch_size", f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows")
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
         "--seq_length", type=cli.whole(3), help="frames a window; if not given: 20, or what half of the videos have"
@@ -41,8 +45,8 @@ def flags():
     parser.add_argument(
         "--residual",
         choices=("none", "first", "second"),
-        default="none",
-        help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
+        help="what is predicted: Z, its difference from the last one, or from going on at the last speed; if not given: "
+        "first if Z changes little from frame to frame, as in films, else none",
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
     parser.add_argument("--lstm_n_hid", type=checkpoint.limits("n_hid"), default=512, help="units a layer")
@@ -72,6 +76,9 @@ def main(args):
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
+    args.batch_size = args.batch_size or (128 if len(train) >= FEW else 16)
+    if args.residual is None:
+        args.residual = "first" if changes_little(train) and not args.diffs else "none"
     device, run = training.start(args), Path(args.save_to)
     processes.say(
         f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
@@ -97,6 +104,13 @@ def main(args):
     seen = {name: files.relative(files.resolve(about[name], beside), run) for name in ("codec", "data_file")}
     parents = {"codec": {"path": seen["codec"], "id": about["codec_id"]}, "frames": {"path": seen["data_file"]}}
     training.fit(model, train, valid, args, device, parents)
+
+
+def changes_little(windows):
+    """Whether a latent is within a tenth of the latents' variance from the one before it."""
+    means = windows.__getitems__(range(min(len(windows), 256)))[:, :, 0]  # n, length, z_dim
+    step = (means[:, 1:] - means[:, :-1]).square().mean()
+    return bool(step < 0.1 * (means - means.mean((0, 1))).square().mean())
 
 
 def usual_length(train, valid, skip):

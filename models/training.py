@@ -28,11 +28,21 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name files
 
 
-class Steps(int):
-    """The default of --num_epochs: as many epochs as make so many steps, at least one, whatever the dataset's size."""
+class Steps:
+    """The default of --num_epochs: as many epochs as make so many steps, whatever the dataset's size; at least `least`.
+
+    per_epoch: the steps of an epoch.
+    """
+
+    def __init__(self, steps, least=1):
+        self.steps, self.least = steps, least
 
     def __str__(self):
-        return f"as many as make {int(self):,} steps"
+        least = f"{self.least}, or " if self.least > 1 else ""
+        return f"{least}as many as make {self.steps:,} steps"
+
+    def epochs(self, per_epoch):
+        return max(round(self.steps / per_epoch), self.least)
 
 
 class Parser(cli.Parser):
@@ -205,7 +215,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     run, history, progress = Path(args.save_to), [], None
     steps = len(range(0, len(train), args.batch_size)[: args.max_per_epoch])
     if isinstance(args.num_epochs, Steps):
-        args.num_epochs = max(round(args.num_epochs / steps), 1)
+        args.num_epochs = args.num_epochs.epochs(steps)
     model.to(device)
     optimizer = adam(model, args.lr, device)
     if args.init_from and not args.resume:

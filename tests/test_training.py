@@ -149,11 +149,12 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("examples", "max_per_epoch", "epochs"), [(8, None, 5), (20, None, 2), (99, None, 1), (20, 1, 10)]
+    ("examples", "max_per_epoch", "least", "epochs"),
+    [(8, None, 1, 5), (20, None, 1, 2), (99, None, 1, 1), (20, 1, 1, 10), (99, None, 3, 3)],
 )
-def test_epochs_by_steps(tmp_path, examples, max_per_epoch, epochs):
+def test_epochs_by_steps(tmp_path, examples, max_per_epoch, least, epochs):
     """Ten steps of four examples each are as many epochs as the dataset's size makes of them, at least one."""
-    args = arguments(tmp_path, num_epochs=training.Steps(10), max_per_epoch=max_per_epoch)
+    args = arguments(tmp_path, num_epochs=training.Steps(10, least), max_per_epoch=max_per_epoch)
     training.fit(Toy(), Numbers(*range(examples)), Numbers(1.0), args, CPU, {})
     assert len(checkpoint.load(tmp_path / "last.pt", Toy)["history"]) == epochs == args.num_epochs
 
@@ -182,6 +183,13 @@ def test_help_of_a_run_shows_its_own_flags(chain, capsys):
     with pytest.raises(SystemExit):
         train_vcae.flags().parse_args(["--resume", "--save_to", str(chain / "vcae"), "--help"])
     assert "numbers a latent (default: 6)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("step", "little"), [(0.01, True), (1.0, False)])
+def test_whether_latents_change_little(step, little):
+    torch.manual_seed(0)
+    walk = torch.randn(50, 1, 2, 8) + step * torch.randn(50, 12, 2, 8)
+    assert train_lstm.changes_little(Numbers(*walk.tolist())) is little
 
 
 @pytest.mark.parametrize(
