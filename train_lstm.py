@@ -45,8 +45,8 @@ def flags():
     parser.add_argument(
         "--residual",
         choices=("none", "first", "second"),
-        help="what is predicted: Z, its difference from the last one, or from going on at the last speed; if not given: "
-        "first if Z changes little from frame to frame, as in films, else none",
+        help="what is predicted: Z, its difference from the last one, or from going on at the last speed; "
+        "if not given: first if Z changes little from frame to frame, as in films, else none",
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
     parser.add_argument("--lstm_n_hid", type=checkpoint.limits("n_hid"), default=512, help="units a layer")
