@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from data import pictures
-from data.hdf5 import SPLITS, Frames
+from data.hdf5 import SPLITS, Frames, refuse_existing
 from evaluation import metrics, tables
 from evaluation.baselines import COPY, in_latents, in_pixels
 from evaluation.windows import keep_predictions, read_windows
@@ -48,6 +48,8 @@ def flags():
 def main(args):
     if not args.model and not args.data_file:
         raise UserError("nothing to measure: give --model, --data_file or both")
+    if args.save_predictions:
+        refuse_existing(args.save_predictions)
     dest, device = Path(args.dest), choose_device(args.device)
     models = [Trained(path, device) for path in args.model]
     if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:

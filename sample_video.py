@@ -39,7 +39,7 @@ def flags():
     )
     parser.add_argument(
         "--fps",
-        type=limits.real(0, above=True),
+        type=limits.real(0, 1000, above=True),
         help="frames per second (a GIF shows at most 50); if not given: as the data says",
     )
     parser.add_argument("--scale", type=limits.at_least(1), default=3, help="screen pixels a pixel")

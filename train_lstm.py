@@ -10,20 +10,24 @@ from runtime import cli, files, limits, processes
 from runtime.device import new_network
 from runtime.errors import UserError
 from training import checkpoint
-from training.flags import Parser
+from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
+
+FEW = 2048  # windows
 
 
 def flags():
     parser = Parser(
-        __doc__, LatentLSTM, save_to="runs/lstm", batch_size=128, num_epochs=60, lr=2e-3, schedule="cosine", amp=None
-    )
+        __doc__, LatentLSTM, save_to="runs/lstm", num_epochs=Steps(1000, least=60), lr=2e-3,
+        schedule="cosine", amp=None,
+    )  # fmt: skip
+    parser.explain("batch_size", f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows")
     parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
     parser.add_argument(
         "--seq_length",
         type=limits.at_least(3),
-        help="frames a window; if not given: 20, or fewer if most videos are shorter",
+        help="frames a window; if not given: 20, or what half of the videos have",
     )
     parser.add_argument(
         "--frame_skip", type=limits.at_least(1), help="take every so-many-th frame; if not given: as the data says"
@@ -46,8 +50,8 @@ def flags():
     parser.add_argument(
         "--residual",
         choices=("none", "first", "second"),
-        default="none",
-        help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
+        help="what is predicted: Z, its difference from the last one, or from going on at the last speed; "
+        "if not given: first if Z changes little from frame to frame, as in films, else none",
     )
     parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
     parser.add_argument("--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units a layer")
@@ -66,13 +70,18 @@ def main(args):
     if args.loss == "distance" and "slots" not in about:
         raise UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
     args.frame_skip = args.frame_skip or about["frame_skip"]
-    args.seq_length = args.seq_length or usual_length(latents.starts, args.frame_skip)
+    if args.seq_length is None:
+        others = Videos(args.data_file, "valid", "latents").starts
+        args.seq_length = usual_length(latents.starts, others, args.frame_skip)
     args.rollout = min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
     if args.rollout > args.seq_length - 3:
         raise UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
     train, valid = (
         Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
     )
+    args.batch_size = args.batch_size or (128 if len(train) >= FEW else 16)
+    if args.residual is None:
+        args.residual = "first" if changes_little(train) and not args.diffs else "none"
     device = start(args)
     run = Path(args.save_to)
     processes.say(
@@ -101,11 +110,20 @@ def main(args):
     fit(model, train, valid, args, device, parents)
 
 
-def usual_length(starts, skip):
-    """A window of 20 frames, or the longest that fits into videos with half of all frames, but of at least 5."""
-    lengths = np.sort(np.diff(starts))[::-1]
-    median = lengths[np.searchsorted(np.cumsum(lengths), starts[-1] / 2)]
-    return int(np.clip((median - 1) // skip + 1, 5, 20))
+def changes_little(windows):
+    """Whether a latent is within a tenth of the latents' variance from the one before it."""
+    means = windows.__getitems__(range(min(len(windows), 256)))[:, :, 0]  # n, length, z_dim
+    step = (means[:, 1:] - means[:, :-1]).square().mean()
+    return bool(step < 0.1 * (means - means.mean((0, 1))).square().mean())
+
+
+def usual_length(train, valid, skip):
+    """A window of 20 frames, or the longest for which half of the training videos, and one for validation, will do.
+
+    train, valid: where their videos start, and the last one ends; skip: of the frames, every skip-th is taken.
+    """
+    frames = min(np.median(np.diff(train)), np.diff(valid).max())
+    return int(np.clip((frames - 1) // skip + 1, 3, 20))
 
 
 if __name__ == "__main__":

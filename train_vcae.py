@@ -61,6 +61,8 @@ def flags():
 def main(args):
     if args.fsize % 2 == 0:
         raise UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
+    if args.slots and args.arch != "slots":
+        raise UserError(f"--slots {args.slots} is for --arch slots, not {args.arch}: give that, or leave it out")
     train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
     if args.arch == "slots":
         count_slots(args, train.attributes)

@@ -7,6 +7,7 @@ films, a preview beside frames.
 """
 
 import math
+import os
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,6 +18,8 @@ from data.shots import divide
 from runtime.errors import UserError
 
 TOLD = 5  # damaged films, named one by one
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # of folders, in any case
+SPLIT_NAMES |= dict.fromkeys(("valid", "val", "validation", "dev"), "valid")
 MANY = 20  # films; from so many on, whole films are dealt to the splits
 # What often lies beside films and is none: passed over without a word, where other files that are none are told.
 NO_FILMS = {
@@ -33,27 +36,35 @@ def find(paths):
     """
     films, passed, folders = {}, [], set()
     for path in map(Path, paths):
-        if path.is_dir() and path.resolve() not in folders:
+        if path.is_dir():
             found = list(search(path, path, folders, passed))
-            if not found:
+            known = any(real(path) in place.parents or real(path) == place for place in films)
+            if not found and not known:
                 raise UserError(f"{path} holds no pictures and no films; name another folder, or a film")
-        elif path.is_dir():
-            found = []
         else:
             kind = "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
             found = [Film(path, kind, path.parent)]
+            if kind == "animation" and path.exists() and not stills.is_animation(path):
+                stills.read(path)  # which says if it is none
+                raise UserError(f"{path} is a single picture: name the folder that holds its film")
         for film in found:
-            films.setdefault(film.path.resolve(), film)
+            films.setdefault(real(film.path), film)
     return list(films.values()), passed
 
 
 def search(folder, root, folders, passed):
     """Yield the films in `folder` and all folders in it, but for `folders`, searched before: links may lead back."""
-    if folder.resolve() in folders:
+    if real(folder) in folders:
         return
-    folders.add(folder.resolve())
-    inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
-    pictures = list_pictures(folder)
+    folders.add(real(folder))
+    try:
+        inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
+        pictures = list_pictures(folder)
+    except OSError as error:
+        if folder == root:
+            raise UserError(f"{folder} cannot be read: {error.strerror}") from None
+        passed.append(f"{folder} cannot be read: {error.strerror}")
+        return
     films, still = [], set(pictures)
     for path in inside:
         if path.is_file() and path not in still and path.suffix.lower() not in NO_FILMS:
@@ -70,6 +81,11 @@ def search(folder, root, folders, passed):
     for path in inside:
         if path.is_dir():
             yield from search(path, root, folders, passed)
+
+
+def real(path):
+    """Where a path leads. (Path.resolve raises an error of its own at links that lead to themselves.)"""
+    return Path(os.path.realpath(path))
 
 
 def is_film(path):
@@ -114,16 +130,18 @@ def read_list(path, films):
     its path no film or in two splits.
     """
     places = {film.root for film in films} | {Path(path).parent}
-    by_path = {film.path.resolve(): film for film in films}
+    by_path = {real(film.path): film for film in films}
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             split, _, name = line.strip().replace("\t", " ", 1).partition(" ")
             name = name.strip()
+            if "\0" in line:
+                raise UserError(f"{path} is no text in UTF-8; save it as that")
             if not split or split.startswith("#"):
                 continue
-            if split not in hdf5.SPLITS or not name or "\0" in name:
+            if split not in hdf5.SPLITS or not name:
                 raise UserError(f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a path")
-            found = {(place / name).resolve() for place in places} & by_path.keys()
+            found = {real(place / name) for place in places} & by_path.keys()
             if not found:
                 raise UserError(f"{path}, line {number}: {name:.200} is none of the {len(films)} films found")
             for film in map(by_path.get, found):
@@ -144,11 +162,11 @@ def choose_splits(films, split_by, shares, rate, min_frames):
     shares: three whole numbers; min_frames: as of `divide`. Raises UserError if it cannot be done.
     """
     if split_by == "auto":
-        folders = {first_folder(film) for film in films}
+        folders = {split_folder(film) for film in films}
         wanted = [split for split, share in zip(hdf5.SPLITS, shares, strict=True) if share]
         spans = [divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames) for film in films]
         short = sum(not all(parts[split] for split in wanted) for parts in spans)
-        if len(folders) > 1 and folders <= set(hdf5.SPLITS):
+        if len(folders) > 1 and None not in folders:
             split_by = "folder"
         elif len(films) >= MANY or (len(films) >= len(wanted) and 2 * short > len(films)):
             split_by = "film"
@@ -156,18 +174,19 @@ def choose_splits(films, split_by, shares, rate, min_frames):
             split_by = "shot"
     if split_by == "folder":
         for film in films:
-            film.split = first_folder(film)
-            if film.split not in hdf5.SPLITS:
-                raise UserError(f"--split_by folder: {film.path} is in none of the folders {', '.join(hdf5.SPLITS)}")
+            film.split = split_folder(film)
+            if film.split is None:
+                raise UserError(f"--split_by folder: {film.path} is in none of the folders {', '.join(SPLIT_NAMES)}")
     elif split_by == "film":
         deal(films, shares)
     return split_by
 
 
-def first_folder(film):
-    """The name of the folder that the film is in, just below the one that was named; "" if it is in none."""
-    parts = film.path.relative_to(film.root).parts
-    return parts[0] if len(parts) > 1 else ""
+def split_folder(film):
+    """The split that a folder names which holds the film, from the one that was named down; None if none does."""
+    folder = film.path if film.kind == "pictures" else film.path.parent
+    names = [film.root.absolute().name, *folder.relative_to(film.root).parts]
+    return next((SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES), None)
 
 
 def deal(films, shares):
@@ -205,7 +224,7 @@ def report(films, passed, left_out, shape):
     if cropped := [film for film in films if film.shape != shape]:
         print(f"cropped around the centre to {shape[1]}x{shape[0]}: {len(cropped)} of {len(films)} films")
     if empty := [film for film in films if not film.shots]:
-        print(f"too short for a shot, and dropped: {len(empty)}; the first: {empty[0].path}")
+        print(f"dropped: {len(empty)}; the first: {empty[0].problem or f'{empty[0].path} is too short for a shot'}")
     damaged = [film for film in films if film.damaged]
     for film in damaged[:TOLD]:
         print(f"{film.path} is damaged or cut short: the {film.frames} frames that decode are kept")

@@ -91,7 +91,7 @@ def open_file(path, mode="r", **options):
 
 def refuse_existing(path):
     """Raise UserError if there is something at `path` already."""
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise UserError(f"{path} exists already; delete it, or name another place")
 
 
@@ -344,7 +344,7 @@ class Windows(Videos, Dataset):
         if not len(self.videos):
             raise UserError(
                 f"{path}: the longest {split} video has {lengths.max()} frames, a window of --seq_length {length} "
-                f"with --frame_skip {skip} needs {span}"
+                f"with --frame_skip {skip} needs {span}: lower one of them, or take longer videos"
             )
         self.choices = lengths[self.videos] - span + 1
         self.offsets, self.seed = skip * np.arange(length), seed

@@ -83,7 +83,7 @@ def found(path):
     path = Path(path)
     names = (path.name, path.name.replace("-idx", ".idx"))
     places = (path.with_name(name + suffix) for name in names for suffix in ("", ".gz"))
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if place.is_file()), None)
 
 
 def fetch_missing(folder, mirrors=MIRRORS):
@@ -92,6 +92,8 @@ def fetch_missing(folder, mirrors=MIRRORS):
     A file appears under its name only when its content has the right SHA-256; an interrupted download goes on where
     it stopped. Raises UserError, with the way out, if no mirror serves a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--mnist {folder} is a file: name the folder that holds MNIST's files")
     for name, digest in SHA256.items():
         target = folder / f"{name}.gz"
         if found(folder / name):

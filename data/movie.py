@@ -39,7 +39,8 @@ class Film:
     pictures without times; rate: frames a second on average; start, end: seconds after the first frame; first: the
     first frame's own time in seconds, None if the frames carry none; crop: left, top, width, height as shares of the
     stored frame; shape: (height, width) of the small frames before `shrinker` crops them; damaged: some of the file is
-    missing or does not decode; frames: how many were taken; shots: how many shots were kept.
+    missing or does not decode; frames: how many were taken; shots: how many shots were kept; problem: why
+    none were, where it is not that they are short.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Film:
     damaged: bool = False
     frames: int = 0
     shots: int = 0
+    problem: str = ""
 
 
 def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
@@ -73,8 +75,9 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         film.end = len(list_pictures(film.path)) / film.rate
     elif film.kind == "animation":
         seconds = [duration for duration, _ in played(film)]
-        film.end = sum(seconds)
-        film.rate = len(seconds) / film.end
+        usual = float(np.median(seconds))
+        film.rate = 1 / usual
+        film.end = sum(seconds[:-1]) + min(seconds[-1], usual)  # many hold their last picture for long
     else:
         read_timeline(film)
     if not hdf5.ATTRIBUTES["frame_rate"][0] <= film.rate <= hdf5.ATTRIBUTES["frame_rate"][1]:
@@ -94,7 +97,7 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
 
 def natural(path):
     """A key to sort by: frame2 before frame10."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)], path.name
 
 
 def list_pictures(folder):
@@ -116,6 +119,8 @@ def opened(path):
         raise UserError(f"{path} is not there; name a film, or a folder of films or pictures") from None
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a film ({error.strerror}); is it one, and whole?") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     with container:
         # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a film.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -202,8 +207,6 @@ def frames_from(film, start):
             try:
                 picture = stills.read(pictures[i])
             except UserError:
-                if film.named:
-                    raise
                 film.damaged = True  # one of many: the rest of it is good
                 continue
             yield i / film.rate, as_frame(picture)
@@ -390,6 +393,8 @@ def find_bars(film):
         return 0.0, 0.0, 1.0, 1.0
     top, bottom = rows[0], rows[-1] + 1
     columns = np.flatnonzero(brightest[top:bottom].mean(0) > BLACK)
+    if not len(columns):  # two bright lines far apart
+        return 0.0, 0.0, 1.0, 1.0
     left, right = columns[0], columns[-1] + 1
     return left / width, top / height, (right - left) / width, (bottom - top) / height
 

@@ -161,7 +161,9 @@ def save_animation(path, frames, fps):
     frames = np.stack(frames)
     if Path(path).suffix == ".gif":
         shown, delays = gif_times(len(frames), fps)
-        content = iio.imwrite("<bytes>", frames[shown], extension=".gif", duration=delays, loop=0)
+        content = iio.imwrite(
+            "<bytes>", frames[shown], extension=".gif", duration=delays if len(delays) > 1 else delays[0], loop=0
+        )
     else:
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
         content = iio.imwrite("<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=fps)

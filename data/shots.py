@@ -37,7 +37,15 @@ def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attri
         first = 0
         with tqdm(total=total, desc="decoding", unit="frame", disable=None) as progress:
             for film in films:
-                differences, brightness = decode(film, rate, shape, file, progress)
+                try:
+                    differences, brightness = decode(film, rate, shape, file, progress)
+                except UserError as error:
+                    if film.named:
+                        raise
+                    film.problem = str(error)
+                    file.truncate(first * math.prod(shape))
+                    file.seek(0, os.SEEK_END)
+                    continue
                 film.frames, cuts = len(differences), []
                 if detect_cuts and film.frames:
                     cuts = find_cuts(mapped(file, first, film.frames, shape), differences, brightness)

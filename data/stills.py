@@ -38,9 +38,8 @@ def frames(path):
 
     Raises UserError at the first that cannot be read.
     """
-    with open(path, "rb") as file:
-        with told(path):
-            image = Image.open(file)
+    with told(path), open(path, "rb") as file:
+        image = Image.open(file)
         for i in itertools.count() if image.format in ANIMATIONS else range(1):
             with told(path):
                 try:
@@ -82,7 +81,7 @@ def pixels(image):
 @contextmanager
 def opened(path):
     """The picture at `path`, its header read. Raises UserError if there is none, or what is done with it fails."""
-    with open(path, "rb") as file, told(path), Image.open(file) as image:
+    with told(path), open(path, "rb") as file, Image.open(file) as image:
         yield image
 
 
@@ -93,9 +92,17 @@ def told(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except UserError:
+        raise
     except UnidentifiedImageError:
         avif = Path(path).suffix.lower() == ".avif" and "avif" not in features.get_supported()
         way_out = "for AVIF, install Pillow 11.3 or later" if avif else "remove or replace it"
         raise UserError(f"{path} is no picture that Pillow can read; {way_out}") from None
+    except OSError as error:
+        if error.errno is None:  # Pillow's own, of a damaged file
+            raise UserError(
+                f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it"
+            ) from None
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # Pillow raises many kinds of them
         raise UserError(f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it") from None

@@ -28,6 +28,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description):
         super().__init__(description=description, formatter_class=HelpFormatter)
 
+    def explain(self, name, text):
+        """Add `text` to the help of a flag that was added already."""
+        next(action for action in self._actions if action.dest == name).help += text
+
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
 

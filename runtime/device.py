@@ -18,7 +18,9 @@ def choose_device(name=None):
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        if torch.empty(1, device=name).is_cuda:
+        one = torch.ones(1, device=name)
+        one.item()  # of some devices, such as "meta", there are shapes and no numbers
+        if one.is_cuda:
             torch.cuda.set_device(torch.device(name).index or 0)  # streams and graphs are the current device's
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} cannot be used on this machine; try cpu") from None

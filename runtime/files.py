@@ -43,7 +43,7 @@ def atomic_write(path):
         # Writers of archives stumble over what they could not write: HDF5 names it, PyTorch's comes after it.
         if isinstance(error, RuntimeError) and "errno = " not in str(error) and type(error.__context__) is not OSError:
             raise
-        raise UserError(f"{path} cannot be written, and is as it was ({error}): make room, or name another") from None
+        raise UserError(f"{path} cannot be written, and is as it was ({error}): {way_out(error)}") from None
 
 
 @contextmanager
@@ -57,7 +57,11 @@ def atomic_folder(path):
     try:
         tmp_path(path).mkdir(parents=True, exist_ok=True)
         mark = tmp_path(path) / ".lock"
+        if any(tmp_path(path).iterdir()) and not mark.exists():
+            raise UserError(f"{tmp_path(path)}, where it would be made, holds something else: move it away")
         with lock(mark, busy):
+            if path.exists():  # made meanwhile
+                raise UserError(f"{path} exists already; delete it, or name another place")
             for left in tmp_path(path).iterdir():  # by a run that was killed
                 if left != mark:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -65,13 +69,24 @@ def atomic_folder(path):
             mark.unlink()
             tmp_path(path).rename(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error}): make room, or name another") from None
+        raise UserError(f"{path} cannot be written ({error}): {way_out(error)}") from None
+
+
+def way_out(error):
+    """What helps where a file cannot be written: room on the disk, or another place."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    text = f"{error} {error.__context__}"
+    return (
+        "make room, or name another"
+        if any(f"rrno {code}" in text or f"rrno = {code}" in text for code in full)
+        else "name another"
+    )
 
 
 def tmp_path(path):
-    """The name under which a file is written."""
+    """The name under which a file is written: a hidden one, lest it be somebody's own."""
     path = Path(path)
-    return path.with_name(f"{path.stem}.part{path.suffix}")
+    return path.with_name(f".{path.stem}.part{path.suffix}")
 
 
 def to_disk(path):
@@ -90,7 +105,7 @@ def lock(path, busy):
     Raises UserError(busy) if another process holds it. On a disk without locks it says so and goes on.
     """
     while True:
-        with open(path, "ab") as file:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb", closefd=True) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -61,6 +61,12 @@ def test_free_running_is_marked_and_ended_truth_is_blank(chain, tmp_path):
     assert [int(frame.max() > 100) for frame in truth] == [1] * 8 + [0] * 3
 
 
+def test_a_gif_of_one_frame(chain, tmp_path):
+    (file,) = sample(chain, tmp_path, "--prime", 1, "--predict", 1, "--n", 1, "--fps", 120)
+    with Image.open(file) as image:
+        assert image.n_frames == 1
+
+
 @pytest.mark.parametrize(("prime", "predict"), [(1, 1), (8, 30)])
 def test_more_videos_than_there_are_and_extreme_lengths(chain, tmp_path, prime, predict):
     assert len(sample(chain, tmp_path, "--prime", prime, "--predict", predict, "--n", 99)) == 4
@@ -130,7 +136,7 @@ def test_samples_of_a_mixture(chain, tmp_path):
     sheets = [iio.imread(next((tmp_path / name).iterdir())) for name in ("a", "b", "mean")]
     assert (sheets[0] == sheets[1]).all()
     assert (sheets[0] != sheets[2]).any()
-    with pytest.raises(UserError, match=r"--temperature draws from a mixture, .* train with --loss mdn, not kl"):
+    with pytest.raises(UserError, match=r"--temperature draws from a mixture, .* train with --loss mdn, not mse"):
         run(sample_video, "--model", chain / "lstm" / "best.pt", "--temperature", 1, *small)
     run(
         evaluate, "--model", model, "--samples", 3, "--context", 4, "--horizon", 3, "--dest", tmp_path / "e", "--n", 2

@@ -43,15 +43,30 @@ def test_the_second_writer_of_a_file_is_told_and_the_first_wins(tmp_path):
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
+def test_a_link_in_the_way_is_not_followed(tmp_path):
+    (tmp_path / "own.txt").write_text("somebody's own")
+    files.tmp_path(tmp_path / "file.txt").symlink_to(tmp_path / "own.txt")
+    with pytest.raises(UserError, match=r"file\.txt cannot be written"):
+        write(tmp_path / "file.txt", "ours")
+    assert (tmp_path / "own.txt").read_text() == "somebody's own"
+
+
 def test_the_second_writer_of_a_folder_is_told_and_the_first_wins(tmp_path):
     place = tmp_path / "folder"
-    place.with_name("folder.part").mkdir()
-    (tmp_path / "folder.part" / "left by a killed run").touch()
+    left = tmp_path / ".folder.part"
+    left.mkdir()
+    (left / "somebody's own").touch()
+    with pytest.raises(UserError, match="holds something else"), files.atomic_folder(place):
+        pass
+    (left / ".lock").touch()  # then it was left by a run that was killed
     with files.atomic_folder(place) as partial:
         (partial / "first").touch()
         with pytest.raises(UserError, match="folder is being written by another process"), files.atomic_folder(place):
             pass
     assert os.listdir(place) == ["first"]
+    with pytest.raises(UserError, match="exists already"), files.atomic_folder(place):
+        pass
+    shutil.rmtree(tmp_path / ".folder.part")
     assert os.listdir(tmp_path) == ["folder"]
 
 

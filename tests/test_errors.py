@@ -28,6 +28,7 @@ def place(chain, tmp_path):
     (tmp_path / "text").write_text("not what you think")
     (tmp_path / "text.npy").write_text("not what you think")
     (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "nowhere.hdf5").symlink_to("/no/such/place.hdf5")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "foreign.pt")
     (tmp_path / "only_best").mkdir()
     shutil.copy(chain / "vcae" / "best.pt", tmp_path / "only_best")
@@ -100,6 +101,9 @@ CASES = [
     (MNIST, "--seqs 99999999999999999999", "--seqs"),
     (MNIST, "--seed 18446744073709551616", "--seed"),
     (MNIST, "--dest @new.avi", "--filetype"),
+    (MNIST, "--dest @nowhere.hdf5", "nowhere.hdf5 exists already"),
+    (MNIST, "--mnist @text", "text is a file: name the folder"),
+    (MNIST, "--dest @text/new.hdf5", "name another"),
     (MNIST, "--dest @frames.hdf5 --mnist sample", "frames.hdf5 exists already"),
     (MNIST, "--nonsense 1", "--nonsense"),
     (VCAE, "--data_file @missing.hdf5", "missing.hdf5 is not there"),
@@ -127,6 +131,8 @@ CASES = [
     (VCAE, "--batch_size -3", "--batch_size"),
     (VCAE, "--binary maybe", "--binary"),
     (VCAE, "--device abacus", "--device abacus"),
+    (VCAE, "--device meta", "--device meta"),
+    (VCAE, "--slots 3", "--slots 3 is for --arch slots, not deep"),
     (VCAE, "--save_to @vcae", "vcae holds a run already"),
     (VCAE, "--save_to @nowhere --resume", "--resume"),
     (VCAE, "--save_to @vcae --resume --z_dim 9", "z_dim 6 (the flags: 9)"),
@@ -158,6 +164,7 @@ CASES = [
     (SAMPLE, "--model @lstm/best.pt --prime 9", "--prime"),
     (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames 32 x 32, smaller than 64 x 64"),
     (SAMPLE, "--model @lstm/best.pt --n 0", "--n"),
+    (SAMPLE, "--model @lstm/best.pt --fps 1e300", "--fps"),
     (EVALUATE, "", "give --model, --data_file or both"),
     (EVALUATE, "--model @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
     (EVALUATE, "--model @lstm/best.pt", "--context and --horizon need 20"),

@@ -47,6 +47,7 @@ def test_a_dot_in_the_name(tmp_path, name):
     """As some programs unpack them, and nothing is fetched then."""
     content = idx(np.zeros((2, 28, 28), np.uint8))
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (tmp_path / "train-images-idx3-ubyte").mkdir()  # some archives have folders of these names
     for other in mnist.SHA256.keys() - {"train-images-idx3-ubyte"}:
         (tmp_path / other.replace("-idx", ".idx")).touch()
     mnist.fetch_missing(tmp_path, mirrors=())

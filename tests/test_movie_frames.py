@@ -1,6 +1,7 @@
 """Films to frames, on tiny films made here: what is kept, at which rate, in which shots, and what is refused."""
 
 import itertools
+import os
 import struct
 import tracemalloc
 from fractions import Fraction
@@ -309,6 +310,12 @@ def test_crop_bars(tmp_path, rows):
     assert frames[1:].min() >= 199
 
 
+def test_bright_lines_far_apart_are_not_cropped(tmp_path):
+    picture = still(0, 480, 64)
+    picture[[0, -1]] = 255
+    assert frames_of(tmp_path, film(tmp_path / "a.mkv", [picture] * 3), "--crop_bars").shape[2:] == (120, 16)
+
+
 def test_a_black_film_is_not_cropped(tmp_path):
     assert frames_of(tmp_path, film(tmp_path / "a.mkv", [still(0)] * 3), "--crop_bars").shape == (3, 3, 16, 21)
 
@@ -439,8 +446,9 @@ def test_what_decodes_of_a_truncated_animation_is_kept(tmp_path, capsys):
 
 def test_a_preview_in_a_jpeg_is_no_frame(tmp_path):
     """Phones store a smaller picture, or how bright it is where, behind the picture."""
-    animation(tmp_path / "a.jpg", [100, 200], format="MPO")
-    assert levels(frames_of(tmp_path, tmp_path / "a.jpg")).tolist() == [100]
+    (tmp_path / "pictures").mkdir()
+    animation(tmp_path / "pictures" / "a.jpg", [100, 200], format="MPO")
+    assert levels(frames_of(tmp_path, tmp_path / "pictures")).tolist() == [100]
 
 
 def where(splits):
@@ -572,6 +580,58 @@ def test_the_fewer_of_films_and_pictures_in_a_folder_are_passed_over(tmp_path, c
     assert "0.png is a picture beside films" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "val", "testing")])
+@pytest.mark.parametrize("kind", ["films", "pictures"])
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_folders_that_name_splits(tmp_path, names, kind, one_by_one):
+    """Films in them, or the pictures of one film; the folder above is named, or each of them."""
+    root = tmp_path / "data"
+    for level, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        if kind == "films":
+            film(root / name / "a.mkv", [still(100 + level)] * 3)
+        else:
+            for i in range(3):
+                Image.fromarray(still(100 + level)).save(root / name / f"{i}.png")
+    _, splits = make(tmp_path, *([root / name for name in names] if one_by_one else [root]))
+    assert where(splits) == {"train": [100], "valid": [101], "test": [102]}
+
+
+def test_folders_named_again_add_nothing(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        film(tmp_path / "data" / name / "x.mkv", [still(100)] * 3)
+    _, splits = make(tmp_path, tmp_path / "data" / "a", tmp_path / "data", tmp_path / "data" / "b")
+    assert sum(len(rows) for rows, _ in splits.values()) == 9
+
+
+def test_an_animation_that_holds_its_last_picture(tmp_path):
+    path = animation(tmp_path / "a.gif", range(0, 200, 20), duration=[40] * 9 + [5000])
+    about, splits = make(tmp_path, path, *ALL)
+    assert about["frame_rate"] == 25
+    assert abs(levels(splits["train"][0]) - range(0, 200, 20)).max() <= 1
+
+
+def test_pictures_of_several_shapes_among_films_are_dropped(tmp_path, capsys):
+    clips(tmp_path / "data", 6)
+    (tmp_path / "data" / "z").mkdir()
+    for i in range(20):
+        Image.new("RGB", (40, 60) if i < 10 else (60, 40)).save(tmp_path / "data" / "z" / f"{i}.png")
+    _, splits = make(tmp_path, tmp_path / "data", "--shape", "24x16")
+    assert sum(len(starts) - 1 for _, starts in splits.values()) == 6
+    assert "dropped: 1; the first:" in (said := capsys.readouterr().out)
+    assert "the pictures change their shape" in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_passed_over(tmp_path, capsys):
+    clips(tmp_path / "data", 3)
+    film(tmp_path / "data" / "closed.mkv", [still(9)] * 3).chmod(0)
+    (tmp_path / "data" / "locked").mkdir(0)
+    make(tmp_path, tmp_path / "data")
+    assert "passed over: 2" in capsys.readouterr().out
+
+
 def test_a_broken_picture_in_one_of_many_films_is_no_end(tmp_path, capsys):
     for name in ("good", "broken"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -700,6 +760,8 @@ def place(tmp_path):
         Image.new("RGB", size).save(tmp_path / "mixed" / f"{i}.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "fake" / "0.png")
     (tmp_path / "fake" / "1.png").write_text("no picture")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "wide.list").write_text("train good.mkv", encoding="utf-16")
     return tmp_path
 
 
@@ -711,7 +773,10 @@ CASES = [
     ("@sound.wav", "sound.wav has no video stream"),
     ("@head.mkv", "head.mkv"),
     ("@empty", "empty holds no pictures"),
-    ("@fake", "1.png is no picture"),
+    ("@fake/0.png", "0.png is a single picture: name the folder that holds its film"),
+    ("@fake/1.png", "1.png is no picture"),
+    ("@loop.mp4", "loop.mp4 cannot be read"),
+    ("@good.mkv --split_file @wide.list", "wide.list is no text in UTF-8"),
     ("@good.mkv @nothing.mp4", "nothing.mp4 is not there"),
     ("@short.mkv", "short.mkv is too short: 5 frames with 0 cuts"),
     ("@good.mkv --min_frames 11", "good.mkv is too short"),
@@ -724,7 +789,7 @@ CASES = [
     ("@good.mkv --shape 4097x20", "--shape"),
     ("@good.mkv --shape 20", "--shape"),
     ("@good.mkv --split_by film", "3 splits have shares of --split, and there are 1 films"),
-    ("@good.mkv --split_by folder", "good.mkv is in none of the folders train, valid, test"),
+    ("@good.mkv --split_by folder", "good.mkv is in none of the folders train"),
     ("@good.mkv --split_by shot --split_file @text.txt", "leave out --split_by shot"),
     ("@good.mkv --split_file @nothing", "nothing"),
     ("@good.mkv --min_frames 31", "good.mkv is too short: 30 frames, fewer than --min_frames 31"),

@@ -4,6 +4,7 @@ import argparse
 import csv
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import run
@@ -161,11 +162,12 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("examples", "max_per_epoch", "epochs"), [(8, None, 5), (20, None, 2), (99, None, 1), (20, 1, 10)]
+    ("examples", "max_per_epoch", "least", "epochs"),
+    [(8, None, 1, 5), (20, None, 1, 2), (99, None, 1, 1), (20, 1, 1, 10), (99, None, 3, 3)],
 )
-def test_epochs_by_steps(tmp_path, examples, max_per_epoch, epochs):
+def test_epochs_by_steps(tmp_path, examples, max_per_epoch, least, epochs):
     """Ten steps of four examples each are as many epochs as the dataset's size makes of them, at least one."""
-    args = arguments(tmp_path, num_epochs=Steps(10), max_per_epoch=max_per_epoch)
+    args = arguments(tmp_path, num_epochs=Steps(10, least), max_per_epoch=max_per_epoch)
     loop.fit(Toy(), Numbers(*range(examples)), Numbers(1.0), args, CPU, {})
     assert len(checkpoint.load(tmp_path / "last.pt", Toy)["history"]) == epochs == args.num_epochs
 
@@ -188,6 +190,34 @@ def test_help_shows_what_will_be_used(capsys):
         words = " ".join(capsys.readouterr().out.split())
         assert f"learning rate of Adam (default: {lr})" in words
         assert train_vcae.flags().parse_args(["--arch", arch]).lr == float(lr)
+
+
+def test_help_of_a_run_shows_its_own_flags(chain, capsys):
+    with pytest.raises(SystemExit):
+        train_vcae.flags().parse_args(["--resume", "--save_to", str(chain / "vcae"), "--help"])
+    assert "numbers a latent (default: 6)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("step", "little"), [(0.01, True), (1.0, False)])
+def test_whether_latents_change_little(step, little):
+    torch.manual_seed(0)
+    walk = torch.randn(50, 1, 2, 8) + step * torch.randn(50, 12, 2, 8)
+    assert train_lstm.changes_little(Numbers(*walk.tolist())) is little
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "skip", "length"),
+    [
+        ([60] * 4, [60], 1, 20),  # long enough
+        ([60] * 4, [60], 3, 20),
+        ([30] * 11 + [377, 498], [30, 28], 3, 10),  # half of the videos, not of the frames
+        ([60] * 4, [12], 1, 12),  # as long as validation allows
+        ([1, 2], [2], 1, 3),  # the least that can be trained on; refused later
+    ],
+)
+def test_usual_length_of_a_window(train, valid, skip, length):
+    starts = [np.cumsum([0, *lengths]) for lengths in (train, valid)]
+    assert train_lstm.usual_length(*starts, skip) == length
 
 
 @pytest.mark.slow

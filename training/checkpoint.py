@@ -51,7 +51,7 @@ def flag(name):
 
 
 def save(path, model, args, history, parents, optimizer=None, progress=None):
-    """Write a checkpoint, whole or not at all (`files.whole`). Of several processes the first does.
+    """Write a checkpoint, complete or not at all (`files.atomic_write`). Of several processes the first does.
 
     args: the flags; history: a dict of numbers per epoch; parents: {role: {"path", "id"}}, what it was built on;
     optimizer, progress: what it takes to go on, the latter of an epoch that is not over. Raises UserError, before

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from runtime import cli, files, limits
@@ -11,11 +10,20 @@ from training import checkpoint
 PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name files
 
 
-class Steps(int):
-    """The default of --num_epochs: as many epochs as make N steps, at least one, whatever the dataset's size."""
+class Steps:
+    """The default of --num_epochs: as many epochs as make N steps, whatever the dataset's size, and at least `least`."""
+
+    def __init__(self, steps, least=1):
+        self.steps = steps
+        self.least = least
 
     def __str__(self):
-        return f"as many as make {int(self):,} steps"
+        least = f"{self.least}, or " if self.least > 1 else ""
+        return f"{least}as many as make {self.steps:,} steps"
+
+    def epochs(self, per_epoch):
+        """How many epochs that is, with so many steps per epoch."""
+        return max(round(self.steps / per_epoch), self.least)
 
 
 class Parser(cli.Parser):
@@ -57,26 +65,30 @@ class Parser(cli.Parser):
         self.amp.help = "bfloat16 autocast" + where
 
     def parse_args(self, argv=None):
-        if self.archs:
-            self.set_arch_defaults(argv)
+        self.set_early_defaults(argv)
         args = super().parse_args(argv)
-        if not args.resume:
-            return args
         last = Path(args.save_to) / "last.pt"
-        if not last.exists():
+        if args.resume and not last.exists():
             self.error(f"argument --resume: {last} is not there; leave --resume out to start over")
-        stored = checkpoint.load(last, *self.models)["args"]
-        self.set_stored(from_run_folder(stored, args.save_to), last)
-        self.set_defaults(resume=True, save_to=args.save_to)
-        return super().parse_args(argv)
+        return args
 
-    def set_arch_defaults(self, argv):
-        """Set the defaults that go with the --arch given, so that --help shows the values that will be used."""
+    def set_early_defaults(self, argv):
+        """Take the defaults that --arch and --resume bring, so that --help shows the values that will be used."""
         early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        early.error = lambda message: None  # the full parser will report it
         early.add_argument("--arch", default=self.get_default("arch"))
-        with suppress(argparse.ArgumentError):  # reported by the full parser
-            known, _ = early.parse_known_args(argv)
-            self.set_defaults(**self.archs.get(known.arch, {}))
+        early.add_argument("--resume", action=cli.Switch, default=False)
+        early.add_argument("--save_to", default=self.get_default("save_to"))
+        try:
+            given, _ = early.parse_known_args(argv)
+        except argparse.ArgumentError:
+            return
+        self.set_defaults(**self.archs.get(given.arch, {}))
+        last = Path(given.save_to) / "last.pt"
+        if given.resume and last.exists():
+            flags = checkpoint.load(last, *self.models)["args"]
+            self.set_stored(from_run_folder(flags, given.save_to), last)
+            self.set_defaults(save_to=given.save_to)
 
 
 def for_run_folder(args):

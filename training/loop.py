@@ -33,7 +33,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
     """
     steps = count_batches(len(train), args)
     if isinstance(args.num_epochs, Steps):
-        args.num_epochs = max(round(args.num_epochs / steps), 1)
+        args.num_epochs = args.num_epochs.epochs(steps)
     model.to(device)
     optimizer = adam(model, args.lr, device)
     run = Run(model, optimizer, args, parents, steps, examples=len(train))
