@@ -5,7 +5,6 @@ import torch
 from golden import assert_close, load
 
 from models.cae import CAE, Deconvoluter, parse_spec
-from runtime.errors import UserError
 
 SPEC = "d-0.2,4-5,p-2,d-0.2,6-3,d-0.2,6-3,d-0.2,10"
 
@@ -106,7 +105,7 @@ def test_deconvoluter_paints_frames_of_the_crops_size(arch, specstr):
     ],
 )
 def test_nonsense_is_refused_with_its_position(specstr, position):
-    with pytest.raises(UserError, match=f"at character {position}:"):
+    with pytest.raises(ValueError, match=f"at character {position}:"):
         parse_spec(specstr)
 
 
@@ -117,7 +116,7 @@ def test_names_count_dropout_and_pooling():
 
 
 def test_too_deep_for_the_crop():
-    with pytest.raises(UserError, match="after pool4"):
+    with pytest.raises(ValueError, match="after pool4"):
         CAE("4-5,p-4,4-3,p-8", side=16)
 
 
