@@ -8,12 +8,12 @@ from torch import nn
 
 
 class PeepholeSequence(torch.autograd.Function):
-    r"""A peephole LSTM over a whole sequence, with its backward written out (Graves 2013, eqs 7-11).
+    """A peephole LSTM over a sequence, with its backward written out (Graves 2013, eqs 7-11).
 
     With a_t = V x_t + W h_{t-1} + b, stacked in the order i, f, g, o (input gate, forget gate,
     cell input, output gate):
-        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)    c_t = f c_{t-1} + i g
-        o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
+        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)
+        c_t = f c_{t-1} + i g       o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
     Backward, with dh and dc the gradients that reach h_t and c_t:
         do = dh tanh(c_t) o(1-o)    dc += dh o (1 - tanh^2 c_t) + do p_o
         di = dc g i(1-i)            df = dc c_{t-1} f(1-f)      dg = dc i (1-g^2)
@@ -67,7 +67,7 @@ class PeepholeSequence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_hiddens, dc):
         """Gradients of x, the peepholes, h_0 and c_0; what those of the weights need is saved."""
-        # Detached, because a kernel would be compiled again for inputs that seem to need a gradient.
+        # Detached: a kernel would be compiled again for inputs that seem to need a gradient.
         saved = (tensor.detach() for tensor in ctx.saved_tensors)
         x, weight_in, weight_hid, peepholes, gates, hiddens, cells = saved
         clip = ctx.clip
@@ -96,9 +96,9 @@ class PeepholeSequence(torch.autograd.Function):
 class SharedWeights(torch.autograd.Function):
     """A layer's weights for one or more `PeepholeSequence`s, with one product per gradient for all.
 
-    Each sequence's backward appends its da_t, x_t and h_{t-1} to `saved_steps`; the backward of this
-    node multiplies them. Sequences return None for the weights, yet autograd still runs this node
-    only after all of them: it counts the nodes that use an output, not the gradients they return.
+    Each sequence's backward appends its da_t, x_t and h_{t-1} to `saved_steps`; the backward here
+    multiplies them. Sequences return None for the weights, yet autograd still runs this node only
+    after all of them: it waits for the nodes that used an output, whatever they return.
     """
 
     @staticmethod
@@ -206,7 +206,8 @@ def step_back(gates, c_prev, c, peepholes, dh_above, dh_next, dc, clip, da, d_pe
     """One step backward: write da_t, add to d_peepholes, and turn dc into dc_{t-1}, in place.
 
     gates: i, f, g and o; peepholes: (3, H); all others (B, H)
-    dh_above, dh_next: what reaches h_t from the layer above and from step t + 1; dc: what reaches c_t
+    dh_above, dh_next: what reaches h_t from the layer above and from step t + 1
+    dc: what reaches c_t from step t + 1
     da: four parts, as gates; d_peepholes: three parts, not yet summed over the batch
     """
     i, f, g, o = (gate.to(dc.dtype) for gate in gates)
