@@ -109,13 +109,17 @@ class SharedWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_):
-        columns = zip(*ctx.saved_steps, strict=True)
-        da, x, h_prev = (each[0] if len(each) == 1 else torch.cat(each) for each in columns)
+        da, x, h_prev = map(joined, zip(*ctx.saved_steps, strict=True))
         ctx.saved_steps.clear()
         da = da.flatten(0, 1)  # (T*B, 4H)
         x = x.flatten(0, 1)  # (T*B, inputs)
         h_prev = h_prev.flatten(0, 1)  # (T*B, H)
         return None, da.t() @ x, da.t() @ h_prev, da.sum(0)
+
+
+def joined(parts):
+    """The parts, each (T_k, B, n), one after the other; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class PeepholeLSTM(nn.Module):
@@ -190,7 +194,7 @@ def step(gates, c_prev, peepholes, c, h):
     gates: a_i, a_f, a_g and a_o; peepholes: (3, H); all others (B, H)
     """
     a_i, a_f, a_g, a_o = (a.to(c.dtype) for a in gates)
-    p_i, p_f, p_o = (p.to(c.dtype) for p in peepholes)
+    p_i, p_f, p_o = peepholes.to(c.dtype)
     i = torch.sigmoid(a_i + p_i * c_prev)
     f = torch.sigmoid(a_f + p_f * c_prev)
     g = tanh(a_g)
@@ -211,7 +215,7 @@ def step_back(gates, c_prev, c, peepholes, dh_above, dh_next, dc, clip, da, d_pe
     da: four parts, as gates; d_peepholes: three parts, not yet summed over the batch
     """
     i, f, g, o = (gate.to(dc.dtype) for gate in gates)
-    p_i, p_f, p_o = (p.to(dc.dtype) for p in peepholes)
+    p_i, p_f, p_o = peepholes.to(dc.dtype)
     dp_i, dp_f, dp_o = d_peepholes
     dh = dh_above.to(dc.dtype) + dh_next
     tanh_c = tanh(c)

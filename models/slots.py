@@ -86,13 +86,13 @@ class SlotVAE(nn.Module):
         self.combine = combine
         self.passes = passes
         self.beta = beta
-        self.what = z_dim // slots - 2  # W
-        self.wide = 2 * (size // 2) + MARGIN  # px, even: it is halved
+        self.what_dim = z_dim // slots - 2  # W
+        self.wide_size = 2 * (size // 2) + MARGIN  # px, even: it is halved
         _, height, width = frame_shape
 
         # The decoder of one object: z_what -> its picture.
         self.glyph = nn.Sequential(
-            nn.Linear(self.what, 128), nn.SiLU(),
+            nn.Linear(self.what_dim, 128), nn.SiLU(),
             nn.Linear(128, n_hid), nn.SiLU(),
             nn.Linear(n_hid, size**2), nn.Sigmoid(),
             nn.Unflatten(-1, (size, size)),
@@ -105,9 +105,9 @@ class SlotVAE(nn.Module):
             nn.Conv2d(32, 1, 1, bias=False),  # the softmax that follows would cancel it
         )  # fmt: skip
         # The correction of a place: a wide glimpse and what is known -> a step.
-        known = (self.wide // 2) ** 2 + self.what + 2
+        known = (self.wide_size // 2) ** 2 + self.what_dim + 2
         self.move = nn.Sequential(
-            nn.Linear(self.wide**2 + known, n_hid), nn.SiLU(),
+            nn.Linear(self.wide_size**2 + known, n_hid), nn.SiLU(),
             nn.Linear(n_hid, 128), nn.SiLU(),
             nn.Linear(128, 2),
         )  # fmt: skip
@@ -115,14 +115,14 @@ class SlotVAE(nn.Module):
         self.change = nn.Sequential(
             nn.Linear(size**2 + known + 2, 3 * n_hid // 2), nn.SiLU(),
             nn.Linear(3 * n_hid // 2, n_hid), nn.SiLU(),
-            nn.Linear(n_hid, 2 * self.what),
+            nn.Linear(n_hid, 2 * self.what_dim),
         )  # fmt: skip
 
         self.register_buffer("half_frame", torch.tensor([height, width]) / 2, persistent=False)
         self.register_buffer("rows", torch.arange(float(height)), persistent=False)
         self.register_buffer("columns", torch.arange(float(width)), persistent=False)
         self.register_buffer("offsets", centred_offsets(size), persistent=False)
-        self.register_buffer("wide_offsets", centred_offsets(self.wide), persistent=False)
+        self.register_buffer("wide_offsets", centred_offsets(self.wide_size), persistent=False)
         self.initialise()
 
     @torch.no_grad()
@@ -136,8 +136,8 @@ class SlotVAE(nn.Module):
         self.move[-1].weight.mul_(PLACE_GAIN)
         self.move[-1].bias.zero_()
         self.change[-1].weight.mul_(LOOK_GAIN)
-        self.change[-1].bias[: self.what] = 0
-        self.change[-1].bias[self.what :] = INITIAL_LOG_SIGMA
+        self.change[-1].bias[: self.what_dim] = 0
+        self.change[-1].bias[self.what_dim :] = INITIAL_LOG_SIGMA
 
     def forward(self, x):
         """The loss of frames x (n, 1, height, width) and its parts, each a mean over frames.
@@ -172,7 +172,7 @@ class SlotVAE(nn.Module):
 
     def what_and_where(self, z):
         """z_what (..., S, W) and z_where (..., S, 2) of latents z (..., z_dim)."""
-        return z.unflatten(-1, (self.slots, -1)).split([self.what, 2], dim=-1)
+        return z.unflatten(-1, (self.slots, -1)).split([self.what_dim, 2], dim=-1)
 
     def to_latents(self, z_what, z_where, log_sigma):
         """Latents (n, 2, z_dim), mean and log-sigma; the latter of z_what is given."""
@@ -247,7 +247,7 @@ class SlotVAE(nn.Module):
         whats = []
         wheres = []
         earlier_frames = []
-        blank = x.new_zeros(len(x), 1, self.what)
+        blank = x.new_zeros(len(x), 1, self.what_dim)
         drawn = x.new_zeros(len(x), 1, *x.shape[1:])  # (n, 1 + slots so far, height, width)
         for _ in range(self.slots):
             drawn = drawn.detach()
@@ -350,8 +350,10 @@ class SlotVAE(nn.Module):
 
     def best(self, x, z_what, candidates):
         """For each frame x (n, height, width) the candidate, each (n, S, 2), that draws it best."""
-        frames = [self.overlay(self.draw(z_what, z_where)) for z_where in candidates]
-        errors = [(frame - x).square().sum((1, 2)) for frame in frames]
+        errors = []
+        for z_where in candidates:
+            frames = self.overlay(self.draw(z_what, z_where))
+            errors.append((frames - x).square().sum((1, 2)))  # (n,)
         best = torch.stack(errors).argmin(0)[None, :, None, None]  # (1, n, 1, 1)
         return torch.stack(candidates).take_along_dim(best, 0)[0]  # (n, S, 2)
 
