@@ -41,14 +41,14 @@ def main(args):
     frames = torch.from_numpy(read_windows(model.data_file, args.split, length, model.skip, count=args.n)[0])
 
     latents = model.codec.encode_videos(frames)
-    looks, places = vae.parts(latents[:, :, 0])
-    predicted = vae.parts(model.lstm.rollout(latents[:, : args.context], args.horizon))[1]
+    z_what, z_where = vae.what_and_where(latents[:, :, 0])
+    predicted = vae.what_and_where(model.lstm.rollout(latents[:, : args.context], args.horizon))[1]
     last = args.context - 1
-    shown = unit_scale(frames[:, last, 0]).to(looks.device)
-    drawn = vae.drawn(looks[:, last], places[:, last])
-    crops = vae.crop(shown[:, None] - vae.others(drawn), places[:, last], vae.offsets)
+    shown = unit_scale(frames[:, last, 0]).to(z_what.device)
+    drawn = vae.draw(z_what[:, last], z_where[:, last])
+    crops = vae.glimpse(shown[:, None] - vae.overlay_others(drawn), z_where[:, last], vae.offsets)
 
-    paths = [vae.pixels(path[:, last:]).transpose(1, 2) for path in (places, predicted)]
+    paths = [vae.to_pixels(path[:, last:]).transpose(1, 2) for path in (z_where, predicted)]
     save_slots(args.dest, *(tensor.cpu().numpy() for tensor in (shown, drawn, crops, *paths)))
     print(f"{args.dest}: the last of {args.context} frames fed in, and the way of the next {args.horizon}")
 

@@ -13,7 +13,8 @@ from compare import compare
 
 from models.lstm import LatentLSTM
 from runtime.device import choose_device
-from training.step import Recorded, adam, take_step
+from training.loop import take_step
+from training.step import Recorded, adam
 
 
 class Cell(nn.Module):
@@ -88,7 +89,7 @@ def main(args):
             model.compile()
         model.to(device).train()
         optimizer = adam(model, 1e-3, device)
-        return partial(Recorded(partial(take_step, model, args, optimizer)), latents)
+        return partial(Recorded(partial(take_step, model, optimizer, args)), latents)
 
     steps = args.seq_length - 1
     sizes = 2 * args.z_dim, args.units, args.layers, args.batch_size, steps, args.rollout

@@ -1,4 +1,4 @@
-"""The 2016 LSTM cell (Lasagne's) over a whole sequence, as one operation with a backward of its own."""
+"""The 2016 LSTM cell (Lasagne's) over a whole sequence, as one operation with its own backward."""
 
 import functools
 
@@ -8,80 +8,125 @@ from torch import nn
 
 
 class PeepholeSequence(torch.autograd.Function):
-    r"""A peephole LSTM over a whole sequence, with its backward written out (Graves 2013, eqs 7-11).
+    """A peephole LSTM over a sequence, with its backward written out (Graves 2013, eqs 7-11).
 
-    With a_t = V x_t + W h_{t-1} + b, stacked in the order i, f, g, o (input, forget gate, cell input, output gate):
-        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)    c_t = f c_{t-1} + i g
-        o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
+    With a_t = V x_t + W h_{t-1} + b, stacked in the order i, f, g, o (input gate, forget gate,
+    cell input, output gate):
+        i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)
+        c_t = f c_{t-1} + i g       o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
     Backward, with dh and dc the gradients that reach h_t and c_t:
         do = dh tanh(c_t) o(1-o)    dc += dh o (1 - tanh^2 c_t) + do p_o
         di = dc g i(1-i)            df = dc c_{t-1} f(1-f)      dg = dc i (1-g^2)
         da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = W^T da
-    Only da is clipped, elementwise: the peepholes' gradients are not.
+    Only da is clipped, elementwise. The gradients of the peepholes are not.
 
-    The products are in the type of x, V, W and b; cells and all that is elementwise in float32 (or float64). All V x_t
-    are one product. Then each step is one product and one elementwise kernel, backward as forward; backward keeps the
-    gates (in place of a_t), c_t and h_t. The weights come from `Gathered`, which makes their gradients at the end.
+    Products are in the type of x, V, W and b. Cells and everything elementwise are in float32 (or
+    float64). All V x_t are one product; then each step is one product and one elementwise kernel,
+    backward as forward. For backward the gates (in place of a_t), c_t and h_t are kept. The weights
+    come from `SharedWeights`, which computes their gradients at the end.
     """
 
     @staticmethod
-    def forward(ctx, x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels, tape):
-        """x (T, B, inputs), weight_in (4H, inputs), weight_hid (4H, H), bias (4H,), peepholes (3, H), hidden and
-        cell (B, H) -> h_1 to h_T (T, B, H) in the type of x, and c_T (B, H).
+    def forward(
+        ctx,
+        x,
+        weight_in,
+        weight_hid,
+        bias,
+        peepholes,
+        h_0,
+        c_0,
+        clip,
+        kernels,
+        saved_steps,
+    ):
+        """h_1 to h_T (T, B, H), in the type of x, and c_T (B, H).
 
-        kernels: `step` and `step_back`, or what a compiler makes of them; tape: that of the weights.
+        x: (T, B, inputs); weight_in: (4H, inputs); weight_hid: (4H, H); bias: (4H,);
+        peepholes: (3, H), of i, f and o; h_0, c_0: (B, H)
+        clip: limit on each entry of da
+        kernels: `step` and `step_back`, or these compiled
+        saved_steps: the list that came with the weights from `SharedWeights`
         """
         step, _ = kernels
-        gates = F.linear(x, weight_in, bias)
-        hiddens, cells = gates.new_empty(len(x) + 1, *hidden.shape), cell.new_empty(len(x) + 1, *cell.shape)
-        hiddens[0], cells[0] = hidden, cell
+        gates = F.linear(x, weight_in, bias)  # (T, B, 4H)
+        hiddens = gates.new_empty(len(x) + 1, *h_0.shape)  # (T + 1, B, H)
+        cells = c_0.new_empty(len(x) + 1, *c_0.shape)  # (T + 1, B, H)
+        hiddens[0] = h_0
+        cells[0] = c_0
         for t in range(len(x)):
             gates[t].addmm_(hiddens[t], weight_hid.t())
-            step(*gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
+            step(gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
         ctx.save_for_backward(x, weight_in, weight_hid, peepholes, gates, hiddens, cells)
-        ctx.clip, ctx.kernels, ctx.tape, ctx.hidden_type = clip, kernels, tape, hidden.dtype
+        ctx.clip = clip
+        ctx.kernels = kernels
+        ctx.saved_steps = saved_steps
+        ctx.h_0_type = h_0.dtype
         return hiddens[1:], cells[-1]
 
     @staticmethod
     def backward(ctx, d_hiddens, dc):
-        # Detached: a compiled kernel is made anew for what seems to need a gradient.
-        x, weight_in, weight_hid, peepholes, gates, hiddens, cells = (each.detach() for each in ctx.saved_tensors)
+        """Gradients of x, the peepholes, h_0 and c_0; what those of the weights need is saved."""
+        # Detached: a kernel would be compiled again for inputs that seem to need a gradient.
+        saved = (tensor.detach() for tensor in ctx.saved_tensors)
+        x, weight_in, weight_hid, peepholes, gates, hiddens, cells = saved
+        clip = ctx.clip
         _, step_back = ctx.kernels
-        dh, dc, da = torch.zeros_like(hiddens[0]), dc.clone(), torch.empty_like(gates)
         d_hiddens = d_hiddens.contiguous()
-        d_peepholes = [torch.zeros_like(dc) for _ in range(3)]
+        dh = torch.zeros_like(hiddens[0])
+        dc = dc.clone()
+        da = torch.empty_like(gates)  # (T, B, 4H)
+        d_peepholes = tuple(torch.zeros_like(dc) for _ in range(3))  # each (B, H): summed over time
         for t in reversed(range(len(gates))):
-            step_t = *gates[t].chunk(4, 1), cells[t], cells[t + 1], peepholes
-            step_back(*step_t, d_hiddens[t], dh, dc, ctx.clip, *da[t].chunk(4, 1), *d_peepholes)
+            gates_t = gates[t].chunk(4, 1)  # four views (B, H)
+            da_t = da[t].chunk(4, 1)
+            c_prev = cells[t]
+            c = cells[t + 1]
+            step_back(gates_t, c_prev, c, peepholes, d_hiddens[t], dh, dc, clip, da_t, d_peepholes)
             dh = da[t] @ weight_hid
-        ctx.tape.append((da, x, hiddens[:-1]))
-        d_x = (da.flatten(0, 1) @ weight_in).view_as(x) if ctx.needs_input_grad[0] else None
-        d_peepholes = torch.stack([each.sum(0) for each in d_peepholes]).to(peepholes.dtype)
-        return d_x, None, None, None, d_peepholes, dh.to(ctx.hidden_type), dc, None, None, None
+        ctx.saved_steps.append((da, x, hiddens[:-1]))
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = (da.flatten(0, 1) @ weight_in).view_as(x)  # (T, B, inputs)
+        d_peepholes = torch.stack([each.sum(0) for each in d_peepholes])  # (3, H)
+        d_peepholes = d_peepholes.to(peepholes.dtype)
+        return d_x, None, None, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
 
 
-class Gathered(torch.autograd.Function):
-    """The weights of a layer for one or many `PeepholeSequence`s: the gradient of each is one product over all steps.
+class SharedWeights(torch.autograd.Function):
+    """A layer's weights for one or more `PeepholeSequence`s, with one product per gradient for all.
 
-    Each sequence's backward leaves da_t, x_t and h_{t-1} on the tape. This one runs after all of theirs.
+    Each sequence's backward appends its da_t, x_t and h_{t-1} to `saved_steps`; the backward here
+    multiplies them. Sequences return None for the weights, yet autograd still runs this node only
+    after all of them: it waits for the nodes that used an output, whatever they return.
     """
 
     @staticmethod
-    def forward(ctx, tape, weight_in, weight_hid, bias):
-        ctx.tape = tape
-        ctx.set_materialize_grads(False)
+    def forward(ctx, saved_steps, weight_in, weight_hid, bias):
+        ctx.saved_steps = saved_steps
+        ctx.set_materialize_grads(False)  # the gradients that arrive are None and stay so
         return weight_in.view_as(weight_in), weight_hid.view_as(weight_hid), bias.view_as(bias)
 
     @staticmethod
     def backward(ctx, *_):
-        da, x, before = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*ctx.tape, strict=True))
-        ctx.tape.clear()
-        da = da.flatten(0, 1)
-        return None, da.t() @ x.flatten(0, 1), da.t() @ before.flatten(0, 1), da.sum(0)
+        da, x, h_prev = map(joined, zip(*ctx.saved_steps, strict=True))
+        ctx.saved_steps.clear()
+        da = da.flatten(0, 1)  # (T*B, 4H)
+        x = x.flatten(0, 1)  # (T*B, inputs)
+        h_prev = h_prev.flatten(0, 1)  # (T*B, H)
+        return None, da.t() @ x, da.t() @ h_prev, da.sum(0)
+
+
+def joined(parts):
+    """The parts, each (T_k, B, n), one after the other; one alone is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class PeepholeLSTM(nn.Module):
-    """One layer: peepholes, a learned initial state, and gate-gradient clipping; weights N(0, 0.1), biases 0."""
+    """One layer: peepholes, a learned initial state, clipped gate gradients.
+
+    Weights begin as N(0, 0.1), biases and the initial state as 0.
+    """
 
     def __init__(self, inputs, units):
         super().__init__()
@@ -94,67 +139,101 @@ class PeepholeLSTM(nn.Module):
         self.kernels = step, step_back
 
     def forward(self, x, state=None, clip=float("inf"), weights=None):
-        """x (B, T, inputs) -> hiddens (B, T, units) and the state after them, (hidden, cell), each (B, units).
+        """x (B, T, inputs) -> hiddens (B, T, units) and the last state (h, c), each (B, units).
 
-        clip: limit on each entry of the loss's gradient at the gates' pre-activations, at every step; weights: `cast`,
-        where the layer is called many times.
+        clip: limit on each entry of the loss's gradient at the gates' pre-activations, at each step
+        weights: from `cast`, where the layer is called many times
         """
         if state is None:
-            state = self.hid_init.expand(len(x), -1), self.cell_init.expand(len(x), -1).contiguous()
-        *weights, tape = weights or self.cast(x.device.type)
-        x = x.transpose(0, 1).to(weights[0].dtype).contiguous()
-        hiddens, cell = PeepholeSequence.apply(x, *weights, self.peepholes, *state, clip, self.kernels, tape)
+            h_0 = self.hid_init.expand(len(x), -1)  # (B, units)
+            c_0 = self.cell_init.expand(len(x), -1).contiguous()
+        else:
+            h_0, c_0 = state
+        *weights, saved_steps = weights or self.cast(x.device.type)
+        x = x.transpose(0, 1).to(weights[0].dtype).contiguous()  # (T, B, inputs)
+        how = clip, self.kernels, saved_steps
+        hiddens, cell = PeepholeSequence.apply(x, *weights, self.peepholes, h_0, c_0, *how)
         return hiddens.transpose(0, 1), (hiddens[-1], cell)
 
     def cast(self, device):
-        """The weights of products, and their tape, in the type that autocast wants, which does not reach Functions."""
-        weights, tape = (self.weight_in, self.weight_hid, self.bias), []
+        """The weights of the products, in autocast's type, and the list that they share.
+
+        Autocast does not reach into a Function, so they are cast here.
+        """
+        weights = self.weight_in, self.weight_hid, self.bias
         if torch.is_autocast_enabled(device):
             weights = (weight.to(torch.get_autocast_dtype(device)) for weight in weights)
-        return *Gathered.apply(tape, *weights), tape
+        saved_steps = []
+        return *SharedWeights.apply(saved_steps, *weights), saved_steps
 
     def fuse(self):
-        """Have the elementwise part of a step compiled into one kernel forward and one backward."""
+        """Compile the elementwise part of a step into one kernel forward and one backward."""
         self.kernels = fused()
 
 
 @functools.cache
 def fused():
     """`step` and `step_back`, compiled at their first call, once for all layers."""
-    # Inductor would rather store what is long to compute and used twice, and begin another kernel.
-    whole = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000, "realize_acc_reads_threshold": 1000}
-    return tuple(torch.compile(kernel, dynamic=False, options=whole) for kernel in (step, step_back))
+    # Inductor would rather store what is long to compute and used twice, and start another kernel.
+    one_kernel = {
+        "realize_opcount_threshold": 1000,
+        "realize_reads_threshold": 1000,
+        "realize_acc_reads_threshold": 1000,
+    }
+    compiled = functools.partial(torch.compile, dynamic=False, options=one_kernel)
+    return compiled(step), compiled(step_back)
 
 
-def step(i, f, g, o, before, peepholes, after, hidden):
-    """Turn a_t's four parts, each (B, H), into the gates, and write c_t into `after` and h_t into `hidden`.
+# Both kernels take the four gates as separate views: cut out of one tensor inside, what is written
+# to them would become a copy of that tensor.
 
-    before: c_{t-1}; peepholes: (3, H).
+
+def step(gates, c_prev, peepholes, c, h):
+    """One step forward: turn a_t into the gates, in place, and write c_t into c and h_t into h.
+
+    gates: a_i, a_f, a_g and a_o; peepholes: (3, H); all others (B, H)
     """
-    a_i, a_f, a_g, a_o, p_i, p_f, p_o = (each.to(before.dtype) for each in (i, f, g, o, *peepholes))
-    new_i, new_f, new_g = torch.sigmoid(a_i + p_i * before), torch.sigmoid(a_f + p_f * before), tanh(a_g)
-    cell = new_f * before + new_i * new_g
-    new_o = torch.sigmoid(a_o + p_o * cell)
-    for place, new in ((i, new_i), (f, new_f), (g, new_g), (o, new_o), (after, cell), (hidden, new_o * tanh(cell))):
-        place.copy_(new)
+    a_i, a_f, a_g, a_o = (a.to(c.dtype) for a in gates)
+    p_i, p_f, p_o = peepholes.to(c.dtype)
+    i = torch.sigmoid(a_i + p_i * c_prev)
+    f = torch.sigmoid(a_f + p_f * c_prev)
+    g = tanh(a_g)
+    new_c = f * c_prev + i * g
+    o = torch.sigmoid(a_o + p_o * new_c)
+    new_h = o * tanh(new_c)
+    copy_each(gates, (i, f, g, o))
+    c.copy_(new_c)
+    h.copy_(new_h)
 
 
-def step_back(i, f, g, o, before, after, peepholes, dh_above, dh, dc, clip, da_i, da_f, da_g, da_o, dp_i, dp_f, dp_o):
-    """Write da_t's four parts into `da_`, add to the peepholes' `dp_`, and turn `dc` into dc_{t-1}; each (B, H).
+def step_back(gates, c_prev, c, peepholes, dh_above, dh_next, dc, clip, da, d_peepholes):
+    """One step backward: write da_t, add to d_peepholes, and turn dc into dc_{t-1}, in place.
 
-    before, after: c_{t-1} and c_t; dh_above, dh: what reaches h_t from its use above and in the next step.
+    gates: i, f, g and o; peepholes: (3, H); all others (B, H)
+    dh_above, dh_next: what reaches h_t from the layer above and from step t + 1
+    dc: what reaches c_t from step t + 1
+    da: four parts, as gates; d_peepholes: three parts, not yet summed over the batch
     """
-    i, f, g, o, dh_above, p_i, p_f, p_o = (each.to(dc.dtype) for each in (i, f, g, o, dh_above, *peepholes))
-    tanh_c, dh = tanh(after), dh_above + dh
+    i, f, g, o = (gate.to(dc.dtype) for gate in gates)
+    p_i, p_f, p_o = peepholes.to(dc.dtype)
+    dp_i, dp_f, dp_o = d_peepholes
+    dh = dh_above.to(dc.dtype) + dh_next
+    tanh_c = tanh(c)
     do = dh * tanh_c * o * (1 - o)
-    d = dc + dh * o * (1 - tanh_c * tanh_c) + do * p_o
-    di, df, dg = d * g * i * (1 - i), d * before * f * (1 - f), d * i * (1 - g * g)
-    for place, da in ((da_i, di), (da_f, df), (da_g, dg), (da_o, do)):
-        place.copy_(da.clamp(-clip, clip))
-    dp_i += di * before
-    dp_f += df * before
-    dp_o += do * after
-    dc.copy_(d * f + di * p_i + df * p_f)
+    dc_all = dc + dh * o * (1 - tanh_c * tanh_c) + do * p_o
+    di = dc_all * g * i * (1 - i)
+    df = dc_all * c_prev * f * (1 - f)
+    dg = dc_all * i * (1 - g * g)
+    copy_each(da, (d.clamp(-clip, clip) for d in (di, df, dg, do)))
+    dp_i += di * c_prev
+    dp_f += df * c_prev
+    dp_o += do * c
+    dc.copy_(dc_all * f + di * p_i + df * p_f)
+
+
+def copy_each(targets, sources):
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
 
 
 def tanh(x):

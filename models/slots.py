@@ -1,8 +1,11 @@
-"""A VAE of frames that show a few objects on black: of each, what it is and where (Eslami et al. 2016).
+"""A VAE of frames that show a few objects on black: what each object is, and where.
 
-A latent is one slot after another; a slot is its look (z_what there) and then its place (z_where): row and column of
-its centre, in half frames from the frame's centre. What is known beforehand: how many objects there are, about how
-large, how they combine where they overlap, and that the rest is black.
+After AIR (Eslami et al. 2016). A latent is one slot after another. A slot is z_what, the object's
+look, and then z_where, its place: row and column of the object's centre, in half frames from the
+frame's centre. Known beforehand are the number of objects, about how large they are, and how they
+combine where they overlap. The rest of a frame is black.
+
+In shapes S is the number of slots, W the numbers of a z_what, n frames, V videos, T steps.
 """
 
 import itertools
@@ -14,238 +17,414 @@ from torch import nn
 from models.vae import kl_to_standard_normal
 from training.noise import normal_like
 
-SURE = -5.0  # log-sigma of a place: a fifth of a pixel in frames of 64
+# Ranges.
+MAX_WHAT = 8.0  # the numbers of a standard normal do not come near it
+MAX_WHERE = 1.3  # half frames: an object whose centre has left the frame may still show
+LOG_SIGMA_RANGE = (-6.0, 2.0)  # of z_what
+LOG_SIGMA_WHERE = -5.0  # z_where is a point; this is a fifth of a pixel in frames of 64
+
+# The loss.
+EARLIER_WEIGHT = 0.3  # of a frame that was drawn before the last correction
+
+# Initial weights: objects begin as a blob of light, and corrections begin small.
+BLOB_PEAK = 0.55  # brightness in its middle
+BLOB_SPREAD = 0.064  # twice its variance, in squared sizes: a deviation of 0.18 sizes
+BLOB_RANGE = (0.01, 0.99)  # so that its logit is finite
+GLYPH_GAIN = 0.3  # what a last layer's weights are multiplied by
+PLACE_GAIN = 0.3
+LOOK_GAIN = 0.5
+INITIAL_LOG_SIGMA = -1.0  # of z_what
+
+# Detection and correction: the networks read and put out numbers of about 1.
+SHARPNESS = 4.0  # of the softmax that detects
+MARGIN = 4  # px: a place is corrected by a glimpse wider than the object, which may be off centre
+PLACE_SCALE = 0.25  # half frames per unit of the network's output
+STEP_SCALE = 8.0  # of a place's step, where the look's correction reads it
+
+# Following objects over time.
+LOOK_WEIGHT = 0.003  # in matching: two random looks of 14 numbers count as much as 0.3 half frames
+REFINEMENTS = 4  # Gauss-Newton steps
+DAMPING = 0.3  # of these, which would be infinite for an object that is hidden
+MAX_STEP = 2.0  # px, of one of these: slopes hold nearby only
 
 
 class SlotVAE(nn.Module):
-    """Encodes each frame by finding one object after the other, and then refining all, given the others.
+    """Encodes a frame: detects one object after the other, then corrects each beside the others.
 
-    frame_shape: (1, height, width); z_dim: numbers a frame, at least 3 for each of the slots; size: of an object, px;
-    combine: "sum" (saturates at 1) or "max", where objects overlap; n_hid: width of the networks; passes: at least one,
-    corrections of all slots; beta: weight of the KL term against the squared error.
+    frame_shape: (1, height, width)
+    z_dim:   numbers per frame, at least 3 for each slot
+    slots:   objects per frame
+    size:    of an object, px
+    combine: "sum" (saturates at 1) or "max", where objects overlap
+    n_hid:   width of the networks
+    passes:  corrections of all slots, at least one
+    beta:    weight of the KL term against the squared error
 
-    Frames are in [0, 1], looks in [-8, 8], places in [-1.3, 1.3]. Looks have a Gaussian posterior and a standard normal
-    prior; places are points, without a prior. No gradient flows through what a correction is given, much as RAFT (Teed
-    & Deng 2020) detaches its estimate: each is trained by the frame that is drawn after it. That is faster, and more
-    stable, than a gradient through all of them.
+    Frames are in [0, 1], z_what in [-8, 8], z_where in [-1.3, 1.3]. z_what has a Gaussian posterior
+    and a standard normal prior; z_where is a point, without a prior. No gradient flows through what
+    a correction reads, much as RAFT (Teed & Deng 2020) detaches its estimate: each correction is
+    trained by the frame that is drawn after it. That is faster, and more stable, than a gradient
+    through all of them.
     """
 
-    def __init__(self, frame_shape, z_dim=32, slots=2, size=28, combine="max", n_hid=256, passes=3, beta=0.05):
+    def __init__(
+        self,
+        frame_shape,
+        z_dim=32,
+        slots=2,
+        size=28,
+        combine="max",
+        n_hid=256,
+        passes=3,
+        beta=0.05,
+    ):
         super().__init__()
-        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config["frame_shape"] = list(frame_shape)
-        self.slots, self.look, self.size, self.combine = slots, z_dim // slots - 2, size, combine
-        self.passes, self.beta = passes, beta
+        self.slots = slots
+        self.size = size
+        self.combine = combine
+        self.passes = passes
+        self.beta = beta
+        self.what_dim = z_dim // slots - 2  # W
+        self.wide_size = 2 * (size // 2) + MARGIN  # px, even: it is halved
         _, height, width = frame_shape
+
+        # The decoder of one object: z_what -> its picture.
         self.glyph = nn.Sequential(
-            nn.Linear(self.look, 128), nn.SiLU(), nn.Linear(128, n_hid), nn.SiLU(), nn.Linear(n_hid, size**2),
-            nn.Sigmoid(), nn.Unflatten(-1, (size, size)),
+            nn.Linear(self.what_dim, 128), nn.SiLU(),
+            nn.Linear(128, n_hid), nn.SiLU(),
+            nn.Linear(n_hid, size**2), nn.Sigmoid(),
+            nn.Unflatten(-1, (size, size)),
         )  # fmt: skip
+        # The detector: frame, what is explained of it, row and column -> a score for each place.
         self.seek = nn.Sequential(
             nn.Conv2d(4, 16, 5, stride=2, padding=2), nn.SiLU(),
             nn.Conv2d(16, 16, 5, padding=2), nn.SiLU(),
             nn.Conv2d(16, 32, 3, padding=1), nn.SiLU(),
             nn.Conv2d(32, 1, 1, bias=False),  # the softmax that follows would cancel it
         )  # fmt: skip
-        self.window = 2 * (size // 2) + 4  # px: what a place is corrected by
-        known = (self.window // 2) ** 2 + self.look + 2
+        # The correction of a place: a wide glimpse and what is known -> a step.
+        known = (self.wide_size // 2) ** 2 + self.what_dim + 2
         self.move = nn.Sequential(
-            nn.Linear(self.window**2 + known, n_hid), nn.SiLU(), nn.Linear(n_hid, 128), nn.SiLU(), nn.Linear(128, 2)
-        )
-        self.change = nn.Sequential(
-            nn.Linear(size**2 + known + 2, 3 * n_hid // 2), nn.SiLU(), nn.Linear(3 * n_hid // 2, n_hid), nn.SiLU(),
-            nn.Linear(n_hid, 2 * self.look),
+            nn.Linear(self.wide_size**2 + known, n_hid), nn.SiLU(),
+            nn.Linear(n_hid, 128), nn.SiLU(),
+            nn.Linear(128, 2),
         )  # fmt: skip
+        # The correction of a look: a glimpse, what is known, the place's step -> change, log-sigma.
+        self.change = nn.Sequential(
+            nn.Linear(size**2 + known + 2, 3 * n_hid // 2), nn.SiLU(),
+            nn.Linear(3 * n_hid // 2, n_hid), nn.SiLU(),
+            nn.Linear(n_hid, 2 * self.what_dim),
+        )  # fmt: skip
+
         self.register_buffer("half_frame", torch.tensor([height, width]) / 2, persistent=False)
         self.register_buffer("rows", torch.arange(float(height)), persistent=False)
         self.register_buffer("columns", torch.arange(float(width)), persistent=False)
-        self.register_buffer("offsets", centred(size), persistent=False)
-        self.register_buffer("wide_offsets", centred(self.window), persistent=False)
+        self.register_buffer("offsets", centred_offsets(size), persistent=False)
+        self.register_buffer("wide_offsets", centred_offsets(self.wide_size), persistent=False)
         self.initialise()
 
     @torch.no_grad()
     def initialise(self):
-        """Objects begin as a blob, which pulls places towards light from the first step on; corrections begin small."""
-        blob = 0.55 * torch.exp(-(self.offsets[:, None] ** 2 + self.offsets**2) / (0.064 * self.size**2))
-        self.glyph[4].weight.mul_(0.3)
-        self.glyph[4].bias.copy_(torch.logit(blob.clamp(0.01, 0.99)).flatten())
-        self.move[-1].weight.mul_(0.3)
+        """Let objects begin as a blob, which pulls places towards light from the first step on."""
+        squared_distance = self.offsets[:, None] ** 2 + self.offsets**2  # (size, size)
+        blob = BLOB_PEAK * torch.exp(-squared_distance / (BLOB_SPREAD * self.size**2))
+        last_linear = self.glyph[4]
+        last_linear.weight.mul_(GLYPH_GAIN)
+        last_linear.bias.copy_(torch.logit(blob.clamp(*BLOB_RANGE)).flatten())
+        self.move[-1].weight.mul_(PLACE_GAIN)
         self.move[-1].bias.zero_()
-        self.change[-1].weight.mul_(0.5)
-        self.change[-1].bias.copy_((torch.arange(2 * self.look) < self.look).float() - 1)
+        self.change[-1].weight.mul_(LOOK_GAIN)
+        self.change[-1].bias[: self.what_dim] = 0
+        self.change[-1].bias[self.what_dim :] = INITIAL_LOG_SIGMA
 
     def forward(self, x):
-        """The loss of frames x (n, 1, height, width), a mean over them, and what it is made of.
+        """The loss of frames x (n, 1, height, width) and its parts, each a mean over frames.
 
-        The squared error is summed over a frame, and so are those of what was drawn on the way, each weighing 0.3.
+        loss = ||frame - x||^2 + 0.3 sum_k ||earlier_k - x||^2 + beta KL(q(z_what) || N(0, 1))
+
+        earlier_k: the frames drawn before the last correction.
         """
-        x, n = x[:, 0], len(x)
-        looks, places, log_sigma, on_the_way = self.infer(x)
-        noise = normal_like(looks) * log_sigma.exp() if self.training else 0
-        squared_error, *earlier = (
-            F.mse_loss(frames.float(), x, reduction="sum") / n
-            for frames in (self.combined(self.drawn(looks + noise, places)), *on_the_way)
-        )
-        kl, earlier = kl_to_standard_normal(looks, log_sigma) / n, sum(earlier)
-        loss = squared_error + 0.3 * earlier + self.beta * kl
+        x = x[:, 0]  # (n, height, width)
+        z_what, z_where, log_sigma, earlier_frames = self.infer(x)
+        sample = z_what
+        if self.training:
+            sample = z_what + normal_like(z_what) * log_sigma.exp()
+        frames = self.overlay(self.draw(sample, z_where))
+        squared_error = error_per_frame(frames, x)
+        earlier = sum(error_per_frame(each, x) for each in earlier_frames)
+        kl = kl_to_standard_normal(z_what, log_sigma) / len(x)
+        loss = squared_error + EARLIER_WEIGHT * earlier + self.beta * kl
         return {"loss": loss, "squared_error": squared_error, "earlier": earlier, "kl": kl}
+
+    def encode(self, x):
+        """Posterior mean and log-sigma, each (n, z_dim), of frames x (n, 1, height, width)."""
+        z_what, z_where, log_sigma, _ = self.infer(x[:, 0])
+        return self.to_latents(z_what, z_where, log_sigma).unbind(1)
 
     def decode(self, z):
         """Frames (n, 1, height, width) for latents (n, z_dim)."""
-        return self.combined(self.drawn(*self.parts(z))).unsqueeze(1).float()
+        frames = self.overlay(self.draw(*self.what_and_where(z)))
+        return frames.unsqueeze(1).float()
 
-    def parts(self, z):
-        """Looks (..., slots, look) and places (..., slots, 2) of latents (..., z_dim)."""
-        return z.unflatten(-1, (self.slots, -1)).split([self.look, 2], dim=-1)
+    # Latents
 
-    def drawn(self, looks, places):
-        """Each slot alone, (n, slots, height, width), of looks (n, slots, look) and places (n, slots, 2)."""
-        down, across = self.grids(places, self.offsets)
-        return down @ self.glyph(looks) @ across.mT
+    def what_and_where(self, z):
+        """z_what (..., S, W) and z_where (..., S, 2) of latents z (..., z_dim)."""
+        return z.unflatten(-1, (self.slots, -1)).split([self.what_dim, 2], dim=-1)
 
-    def combined(self, drawn):
-        """Frames (n, height, width) of slots (n, slots, height, width)."""
-        return drawn.sum(1).clamp(max=1) if self.combine == "sum" else drawn.amax(1)
+    def to_latents(self, z_what, z_where, log_sigma):
+        """Latents (n, 2, z_dim), mean and log-sigma; the latter of z_what is given."""
+        mean = torch.cat([z_what, z_where], -1)  # (n, S, W + 2)
+        log_sigma_where = torch.full_like(z_where, LOG_SIGMA_WHERE)
+        log_sigma = torch.cat([log_sigma, log_sigma_where], -1)
+        return torch.stack([mean, log_sigma], 1).flatten(2)  # (n, 2, S*(W + 2))
 
-    def pixels(self, places):
-        """Rows and columns, in pixels, of places (..., 2)."""
-        return places * self.half_frame + self.half_frame - 0.5
+    # Drawing
 
-    def grids(self, places, offsets):
-        """How much of each pixel lies at `offsets` (m,) from places (..., 2), px: (..., height, m) and (..., width, m).
+    def draw(self, z_what, z_where):
+        """Each slot alone, (n, S, height, width), of z_what (n, S, W) and z_where (n, S, 2)."""
+        down, across = self.interpolation(z_where, self.offsets)
+        return down @ self.glyph(z_what) @ across.mT
 
-        A triangular kernel: bilinear interpolation as two products of matrices (Jaderberg et al. 2015, eq. 5).
+    def overlay(self, drawn):
+        """Frames (n, height, width) of slots drawn alone (n, S, height, width)."""
+        if self.combine == "sum":
+            return drawn.sum(1).clamp(max=1)
+        return drawn.amax(1)
+
+    def visible(self, drawn, frame):
+        """Where slots drawn alone (n, S, height, width) decide on the frame (n, height, width)."""
+        if self.combine == "sum":
+            return (frame < 1)[:, None]  # (n, 1, height, width): not saturated
+        return drawn == frame[:, None]  # (n, S, height, width): in front
+
+    def overlay_others(self, drawn):
+        """For each slot the frame that the others make, (n, S, height, width); black if none."""
+        keep = 1 - torch.eye(self.slots, dtype=drawn.dtype, device=drawn.device)  # (S, S)
+        return torch.stack([self.overlay(drawn * mask) for mask in keep[..., None, None]], 1)
+
+    def to_pixels(self, z_where):
+        """Rows and columns, in pixels, of z_where (..., 2)."""
+        return z_where * self.half_frame + self.half_frame - 0.5
+
+    def interpolation(self, z_where, offsets):
+        """How much of each pixel lies at offsets (m,), px, from z_where (..., 2), down and across.
+
+        Weights (..., height, m) and (..., width, m) of a triangular kernel: bilinear interpolation
+        as two products of matrices (spatial transformer, Jaderberg et al. 2015, eq. 5).
         """
-        centres = self.pixels(places.float())
-        rows, columns = (self.rows - centres[..., :1]), (self.columns - centres[..., 1:])
-        return [F.relu(1 - (axis[..., None] - offsets).abs()) for axis in (rows, columns)]
+        centres = self.to_pixels(z_where.float())
+        down = (self.rows - centres[..., :1])[..., None] - offsets  # (..., height, m)
+        across = (self.columns - centres[..., 1:])[..., None] - offsets  # (..., width, m)
+        return F.relu(1 - down.abs()), F.relu(1 - across.abs())
 
-    def crop(self, pictures, places, offsets):
-        """What pictures (..., height, width) show at offsets (m,) from places (..., 2): (..., m, m)."""
-        down, across = self.grids(places, offsets)
+    def glimpse(self, pictures, z_where, offsets):
+        """What pictures (..., height, width) show at offsets (m,) px from z_where: (..., m, m)."""
+        down, across = self.interpolation(z_where, offsets)
         return down.mT @ pictures @ across
 
-    def encode(self, x):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames x; a place is taken to be known to SURE."""
-        looks, places, log_sigma, _ = self.infer(x[:, 0])
-        return self.joined(looks, places, log_sigma).unbind(1)
-
-    def joined(self, looks, places, log_sigma):
-        """Latents, mean and log-sigma, (n, 2, z_dim)."""
-        sure = torch.full_like(places, SURE)
-        return torch.stack([torch.cat([looks, places], -1), torch.cat([log_sigma, sure], -1)], 1).flatten(2)
+    # Inference
 
     def infer(self, x):
-        """Looks, places, log-sigmas of looks, and frames drawn on the way to them, of frames x (n, height, width)."""
-        on_the_way, looks, places, drawn = [], [], [], x.new_zeros(len(x), 1, *x.shape[1:])
-        nothing = x.new_zeros(len(x), 1, self.look)
-        for _ in range(self.slots):  # one after the other, in what those before leave unexplained
-            drawn = drawn.detach()
-            explained = self.combined(drawn)[:, None]
-            place = self.find(x, explained)
-            on_the_way.append(self.combined(torch.cat([drawn, self.drawn(nothing, place)], 1)))
-            look, place, _ = self.corrected(x[:, None] - explained, nothing, place, explained)
-            looks, places = [*looks, look], [*places, place]
-            drawn = torch.cat([drawn, self.drawn(look, place)], 1)
-            on_the_way.append(self.combined(drawn))
-        looks, places, drawn = torch.cat(looks, 1), torch.cat(places, 1), drawn[:, 1:]
+        """z_what, z_where, z_what's log-sigma and earlier drawings of frames x (n, height, width).
+
+        1. Detect one object after the other, each in what those before it leave unexplained.
+        2. Correct all of them, `passes` times, each in what the others leave of the frame.
+        """
+        z_what, z_where, drawn, earlier_frames = self.detect_all(x)
         for step in range(self.passes):
             if step:
-                drawn = self.drawn(looks, places)
-                on_the_way.append(self.combined(drawn))
-            others = self.others(drawn.detach())
-            looks, places, log_sigma = self.corrected(x[:, None] - others, looks, places, others)
-        return looks, places, log_sigma, on_the_way
+                drawn = self.draw(z_what, z_where)
+                earlier_frames.append(self.overlay(drawn))
+            others = self.overlay_others(drawn.detach())
+            z_what, z_where, log_sigma = self.correct(x, z_what, z_where, others)
+        return z_what, z_where, log_sigma, earlier_frames
 
-    def others(self, drawn):
-        """For each slot what the others draw together, black if there are none: (n, slots, height, width)."""
-        kept = 1 - torch.eye(self.slots, dtype=drawn.dtype, device=drawn.device)[..., None, None]
-        return torch.stack([self.combined(drawn * mask) for mask in kept], 1)
+    def detect_all(self, x):
+        """z_what (n, S, W), z_where (n, S, 2), slots drawn alone, and every frame drawn so far."""
+        whats = []
+        wheres = []
+        earlier_frames = []
+        blank = x.new_zeros(len(x), 1, self.what_dim)
+        drawn = x.new_zeros(len(x), 1, *x.shape[1:])  # (n, 1 + slots so far, height, width)
+        for _ in range(self.slots):
+            drawn = drawn.detach()
+            explained = self.overlay(drawn)[:, None]  # (n, 1, height, width)
+            z_where = self.detect(x, explained)
+            detected = torch.cat([drawn, self.draw(blank, z_where)], 1)
+            earlier_frames.append(self.overlay(detected))
+            z_what, z_where, _ = self.correct(x, blank, z_where, explained)
+            drawn = torch.cat([drawn, self.draw(z_what, z_where)], 1)
+            earlier_frames.append(self.overlay(drawn))
+            whats.append(z_what)
+            wheres.append(z_where)
+        return torch.cat(whats, 1), torch.cat(wheres, 1), drawn[:, 1:], earlier_frames
 
-    def find(self, x, explained):
-        """Where x (n, height, width) most shows what is not explained (n, 1, ...): a softmax's mean, (n, 1, 2)."""
-        small = F.avg_pool2d(torch.cat([x[:, None], explained], 1), 2)
-        rows, columns = (torch.linspace(-1, 1, side, device=x.device) for side in small.shape[2:])
-        where = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
-        score = 4 * self.seek(torch.cat([small, where], 1))[:, 0].float()
-        share = score.flatten(1).softmax(1).view_as(score)
-        rows, columns = (torch.linspace(-1, 1, side, device=x.device) * (1 - 1 / side) for side in score.shape[1:])
-        return torch.stack([(share.sum(2) * rows).sum(1), (share.sum(1) * columns).sum(1)], 1)[:, None]
+    def detect(self, x, explained):
+        """z_where (n, 1, 2) of the object that most stands out from what is explained.
 
-    def corrected(self, rest, looks, places, others):
-        """Looks, places and log-sigmas after a correction by what the others leave of the frame.
-
-        rest, others: (n, k, height, width), the frame without the others, and these; looks, places: (n, k, ...). The
-        place is corrected first, the look by what is seen at the new one.
+        x: (n, height, width); explained: (n, 1, height, width). The place is the mean under a
+        softmax over the scores of all places.
         """
-        looks, places = looks.detach(), places.detach()
+        small = F.avg_pool2d(torch.cat([x[:, None], explained], 1), 2)  # (n, 2, height/2, width/2)
+        rows, columns = (torch.linspace(-1, 1, side, device=x.device) for side in small.shape[2:])
+        grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))  # (2, height/2, width/2)
+        inputs = torch.cat([small, grid.expand(len(x), -1, -1, -1)], 1)
+        score = SHARPNESS * self.seek(inputs)[:, 0].float()  # (n, height/4, width/4)
+        attention = score.flatten(1).softmax(1).view_as(score)
+        rows, columns = (cell_centres(side, x.device) for side in score.shape[1:])
+        row = (attention.sum(2) * rows).sum(1)  # (n,)
+        column = (attention.sum(1) * columns).sum(1)
+        return torch.stack([row, column], 1)[:, None]
+
+    def correct(self, x, z_what, z_where, others):
+        """Corrected z_what and z_where, and z_what's log-sigma, of k slots.
+
+        x: (n, height, width); others: (n, k, height, width), the frames that the others make;
+        z_what: (n, k, W); z_where: (n, k, 2). The place is corrected first; the look is then read
+        at the new place.
+        """
+        z_what = z_what.detach()
+        z_where = z_where.detach()
+        rest = x[:, None] - others  # (n, k, height, width)
         with torch.no_grad():
-            seen, hidden = (self.crop(frames, places, self.wide_offsets) for frames in (rest, others))
-            known = torch.cat([F.avg_pool2d(hidden, 2).flatten(2), looks, places], -1)
-        step = 0.25 * self.move(torch.cat([seen.flatten(2), known], -1)).float()
-        places = (places + step).clamp(-1.3, 1.3)
+            hidden = self.glimpse(others, z_where, self.wide_offsets)  # (n, k, wide, wide)
+            hidden = F.avg_pool2d(hidden, 2).flatten(2)  # (n, k, (wide/2)^2)
+            known = torch.cat([hidden, z_what, z_where], -1)
+        step = self.place_correction(rest, z_where, known)
+        z_where = (z_where + step).clamp(-MAX_WHERE, MAX_WHERE)
+        change, log_sigma = self.look_correction(rest, z_where, known, step.detach())
+        z_what = (z_what + change).clamp(-MAX_WHAT, MAX_WHAT)
+        return z_what, z_where, log_sigma.clamp(*LOG_SIGMA_RANGE)
+
+    def place_correction(self, rest, z_where, known):
+        """The step (n, k, 2) of z_where, by a wide glimpse of the rest (n, k, height, width)."""
         with torch.no_grad():
-            seen = self.crop(rest, places, self.offsets)
-        change, log_sigma = self.change(torch.cat([seen.flatten(2), known, 8 * step.detach()], -1)).float().chunk(2, -1)
-        return (looks + change).clamp(-8, 8), places, log_sigma.clamp(-6, 2)
+            glimpse = self.glimpse(rest, z_where, self.wide_offsets).flatten(2)  # (n, k, wide^2)
+        return PLACE_SCALE * self.move(torch.cat([glimpse, known], -1)).float()
+
+    def look_correction(self, rest, z_where, known, step):
+        """The change of z_what and its log-sigma, each (n, k, W); step: the one z_where took."""
+        with torch.no_grad():
+            glimpse = self.glimpse(rest, z_where, self.offsets).flatten(2)  # (n, k, size^2)
+        inputs = torch.cat([glimpse, known, STEP_SCALE * step], -1)
+        return self.change(inputs).float().chunk(2, -1)
+
+    # Videos
 
     @torch.no_grad()
     def follow(self, latents, frames):
-        """Latents (V, T, 2, z_dim) of videos, of which each slot stays with one object.
+        """Latents (V, T, 2, z_dim) of videos in which each slot stays with one object.
 
-        latents: of the frames (V, T, 1, height, width), each encoded by itself. Looks become the mean of those seen so
-        far, as objects keep theirs, and places those at which these explain the frame best: each slot's is where its
-        last ones lead or where the frame's latent has it, in the order that fits; or what these are registered to.
+        latents: of frames (V, T, 1, height, width), each encoded by itself. For each frame after
+        the first:
+
+        1. Extrapolate: each place moves on at its last speed.
+        2. Detect and match: the places in the frame's own latent, its slots in the order that fits
+           the extrapolated places and the looks so far.
+        3. Refine every combination: each slot starts where 1 or where 2 has it, which gives 2^S
+           combinations. Gauss-Newton steps lead from each to places that explain the frame better.
+        4. Keep the best: of all combinations, refined or not, the one with the least squared error.
+        5. Average looks: the look is read again at that place, and z_what is the mean of all looks
+           read so far, because objects keep theirs.
         """
-        looks, places = self.parts(latents[:, 0, 0])
-        followed, before = [latents[:, 0]], places
+        z_what, z_where = self.what_and_where(latents[:, 0, 0])
+        z_where_prev = z_where
+        followed = [latents[:, 0]]
         for t in range(1, latents.shape[1]):
-            x, led = frames[:, t, 0], (2 * places - before).clamp(-1.3, 1.3)
-            found = self.parts(in_order(latents[:, t], looks, led)[:, 0])[1]
-            starts = itertools.product(*zip(led.unbind(1), found.unbind(1), strict=True))
-            starts = [torch.stack(start, 1) for start in starts]
-            tried = starts + [self.registered(x, looks, at) for at in starts]
-            errors = [(self.combined(self.drawn(looks, at)) - x).square().sum((1, 2)) for at in tried]
-            best = torch.stack(errors).argmin(0)[None, :, None, None]
-            before, places = places, torch.stack(tried).take_along_dim(best, 0)[0]
-            others = self.others(self.drawn(looks, places))
-            seen, _, log_sigma = self.corrected(x[:, None] - others, looks, places, others)
-            looks = looks + (seen - looks) / (t + 1)
-            followed.append(self.joined(looks, places, log_sigma))
+            x = frames[:, t, 0]
+            extrapolated = (2 * z_where - z_where_prev).clamp(-MAX_WHERE, MAX_WHERE)
+            matched = match_slots(latents[:, t], z_what, extrapolated)
+            _, detected = self.what_and_where(matched[:, 0])
+            starts = combinations(extrapolated, detected)
+            refined = [self.refine(x, z_what, start) for start in starts]
+            z_where_prev = z_where
+            z_where = self.best(x, z_what, starts + refined)
+            others = self.overlay_others(self.draw(z_what, z_where))
+            look, _, log_sigma = self.correct(x, z_what, z_where, others)
+            z_what = z_what + (look - z_what) / (t + 1)
+            followed.append(self.to_latents(z_what, z_where, log_sigma))
         return torch.stack(followed, 1)
 
-    def registered(self, x, looks, places, steps=4):
-        """Places (n, slots, 2) after steps to where looks explain frames x (n, height, width) best.
+    def best(self, x, z_what, candidates):
+        """For each frame x (n, height, width) the candidate, each (n, S, 2), that draws it best."""
+        errors = []
+        for z_where in candidates:
+            frames = self.overlay(self.draw(z_what, z_where))
+            errors.append((frames - x).square().sum((1, 2)))  # (n,)
+        best = torch.stack(errors).argmin(0)[None, :, None, None]  # (1, n, 1, 1)
+        return torch.stack(candidates).take_along_dim(best, 0)[0]  # (n, S, 2)
 
-        The steps are damped Gauss-Newton ones on the squared error (Lucas & Kanade 1981), with slopes over a pixel.
+    def refine(self, x, z_what, z_where, steps=REFINEMENTS):
+        """z_where (n, S, 2) moved to where z_what explains frames x (n, height, width) best.
+
+        Damped Gauss-Newton steps on the squared error (Lucas & Kanade 1981), in pixels:
+
+            step = (J J^T + 0.3 I)^-1 J (x - frame)
         """
-        glyphs, pixel = self.glyph(looks), 1 / self.half_frame
+        glyphs = self.glyph(z_what)  # (n, S, size, size)
+        pixel = 1 / self.half_frame
         for _ in range(steps):
-            (down, across), ahead, behind = [self.grids(places + s * pixel, self.offsets) for s in (0, 0.5, -0.5)]
-            drawn = (rows := down @ glyphs) @ across.mT
-            frame = self.combined(drawn)
-            seen = drawn == frame[:, None] if self.combine == "max" else (frame < 1)[:, None]
-            slopes = (ahead[0] - behind[0]) @ glyphs @ across.mT, rows @ (ahead[1] - behind[1]).mT
-            slopes = torch.stack([slope * seen for slope in slopes], 2).flatten(1, 2).flatten(2)
-            curvature = slopes @ slopes.mT + 0.3 * torch.eye(slopes.shape[1], device=x.device)
-            step = torch.linalg.solve(curvature, slopes @ (x - frame).flatten(1)[..., None]).view_as(places)
-            places = (places + step.clamp(-2, 2) * pixel).clamp(-1.3, 1.3)
-        return places
+            frame, slopes = self.frame_and_slopes(glyphs, z_where, pixel)
+            curvature = slopes @ slopes.mT  # (n, 2*S, 2*S)
+            curvature = curvature + DAMPING * torch.eye(slopes.shape[1], device=x.device)
+            error = (x - frame).flatten(1)[..., None]  # (n, height*width, 1)
+            step = torch.linalg.solve(curvature, slopes @ error).view_as(z_where)
+            z_where = z_where + step.clamp(-MAX_STEP, MAX_STEP) * pixel
+            z_where = z_where.clamp(-MAX_WHERE, MAX_WHERE)
+        return z_where
+
+    def frame_and_slopes(self, glyphs, z_where, pixel):
+        """The frame (n, height, width) and J (n, 2*S, height*width), its slopes along z_where.
+
+        Slopes are per pixel, from half a pixel behind to half a pixel ahead.
+        """
+        down, across = self.interpolation(z_where, self.offsets)
+        down_ahead, across_ahead = self.interpolation(z_where + 0.5 * pixel, self.offsets)
+        down_behind, across_behind = self.interpolation(z_where - 0.5 * pixel, self.offsets)
+        rows = down @ glyphs  # (n, S, height, size)
+        drawn = rows @ across.mT  # (n, S, height, width)
+        frame = self.overlay(drawn)
+        visible = self.visible(drawn, frame)
+        slope_down = (down_ahead - down_behind) @ glyphs @ across.mT  # (n, S, height, width)
+        slope_across = rows @ (across_ahead - across_behind).mT
+        slopes = torch.stack([slope_down * visible, slope_across * visible], 2)
+        return frame, slopes.flatten(1, 2).flatten(2)
 
 
-def centred(count):
-    """Offsets of `count` pixels from their centre."""
+def error_per_frame(frames, x):
+    """The squared error of frames (n, height, width), summed over each, a mean over all."""
+    return F.mse_loss(frames.float(), x, reduction="sum") / len(x)
+
+
+def centred_offsets(count):
+    """How far each of `count` pixels lies from the middle of them."""
     return torch.arange(count) - (count - 1) / 2
 
 
-def in_order(latents, looks, places, look_weight=0.003):
-    """Latents (V, 2, z_dim) with their slots in the order that is nearest to looks and places (V, slots, ...) expected.
+def cell_centres(count, device):
+    """The centres of `count` equal cells of [-1, 1]."""
+    return torch.linspace(-1, 1, count, device=device) * (1 - 1 / count)
 
-    The distance is the places' squared one, in half frames, and look_weight times the looks'.
+
+def combinations(*options):
+    """All ways to choose, for each slot, from one of the options, each (n, S, 2)."""
+    per_slot = zip(*(option.unbind(1) for option in options), strict=True)
+    return [torch.stack(chosen, 1) for chosen in itertools.product(*per_slot)]
+
+
+def match_slots(latents, z_what, z_where):
+    """Latents (V, 2, z_dim), slots in the order that is nearest to z_what and z_where (V, S, ...).
+
+    The distance is sum (z_where - its)^2 + 0.003 sum (z_what - its)^2.
     """
-    slots = latents.unflatten(-1, (looks.shape[1], -1))
-    orders = torch.tensor(list(itertools.permutations(range(looks.shape[1]))), device=latents.device)
-    means = slots[:, 0, orders]  # V, orders, slots, numbers
-    cost = (means[..., -2:] - places[:, None]).square().sum((2, 3))
-    cost += look_weight * (means[..., :-2] - looks[:, None]).square().sum((2, 3))
-    return slots.take_along_dim(orders[cost.argmin(1)][:, None, :, None], dim=2).flatten(2)
+    count = z_what.shape[1]
+    slots = latents.unflatten(-1, (count, -1))  # (V, 2, S, W + 2)
+    orders = torch.tensor(list(itertools.permutations(range(count))), device=latents.device)
+    means = slots[:, 0, orders]  # (V, orders, S, W + 2)
+    cost = (means[..., -2:] - z_where[:, None]).square().sum((2, 3))  # (V, orders)
+    cost += LOOK_WEIGHT * (means[..., :-2] - z_what[:, None]).square().sum((2, 3))
+    nearest = orders[cost.argmin(1)]  # (V, S)
+    return slots.take_along_dim(nearest[:, None, :, None], dim=2).flatten(2)

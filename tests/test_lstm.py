@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models import losses, peephole
 from models.losses import mixture
 from models.lstm import LatentLSTM, difference, integrate
-from models.peephole import Gathered, PeepholeSequence
+from models.peephole import PeepholeSequence, SharedWeights
 from training import noise
 
 GATES = ("ingate", "forgetgate", "cell", "outgate")
@@ -128,10 +128,12 @@ def test_kl_of_diagonal_gaussians():
 
 def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels):
     """Hiddens and the last cell, of the first two steps and the rest as two sequences with the same weights."""
-    weights, state, hiddens = (*Gathered.apply(tape := [], weight_in, weight_hid, bias), peepholes), (hidden, cell), []
+    saved_steps = []
+    weights = SharedWeights.apply(saved_steps, weight_in, weight_hid, bias)
+    hiddens = []
     for part in (x[:2], x[2:]):
-        some, cell = PeepholeSequence.apply(part, *weights, *state, clip, kernels, tape)
-        state = some[-1], cell
+        some, cell = PeepholeSequence.apply(part, *weights, peepholes, hidden, cell, clip, kernels, saved_steps)
+        hidden = some[-1]
         hiddens.append(some)
     return torch.cat(hiddens), cell
 
@@ -157,9 +159,9 @@ def test_fused_kernels_compute_the_same(dtype):
         (hiddens.float().square().sum() + cell.square().sum()).backward()
         return [hiddens, cell, *(x.grad for x in inputs)]
 
-    for mine, theirs in zip(results(peephole.fused()), results((peephole.step, peephole.step_back)), strict=True):
+    for compiled, eager in zip(results(peephole.fused()), results((peephole.step, peephole.step_back)), strict=True):
         # A gradient is a sum of bfloat16 numbers, any of which may be rounded the other way.
-        torch.testing.assert_close(mine, theirs, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=1e-2)
+        torch.testing.assert_close(compiled, eager, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=1e-2)
 
 
 def sequences(model, frames=8, videos=3, seed=0):

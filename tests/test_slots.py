@@ -18,7 +18,7 @@ import train_lstm
 import train_vcae
 from data.hdf5 import Frames, create
 from models.lstm import LatentLSTM
-from models.slots import SlotVAE, in_order
+from models.slots import SlotVAE, match_slots
 from runtime.errors import UserError
 from training import checkpoint
 from training.trained import load_codec
@@ -39,7 +39,7 @@ def test_an_object_is_drawn_where_its_place_is():
     look = torch.randn(1, 1, 4)
     with torch.no_grad():
         glyph = model.glyph(look).view(10, 10)
-        drawn = model.drawn(look, at(model, 12.5, 30.5).view(1, 1, 2))[0, 0]
+        drawn = model.draw(look, at(model, 12.5, 30.5).view(1, 1, 2))[0, 0]
     expected = torch.zeros(32, 48)
     expected[8:18, 26:36] = glyph
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-4)
@@ -49,22 +49,22 @@ def test_half_a_pixel_is_half_of_each():
     model = tiny(slots=1)
     look = torch.randn(1, 1, 4)
     places = [at(model, 12.5 + shift, 15.5).view(1, 1, 2) for shift in (0, 0.5, 1)]
-    here, between, there = (model.drawn(look, place) for place in places)
+    here, between, there = (model.draw(look, place) for place in places)
     torch.testing.assert_close(between, (here + there) / 2, atol=1e-5, rtol=1e-4)
 
 
-def test_a_crop_sees_what_was_drawn():
+def test_a_glimpse_shows_what_was_drawn():
     model = tiny(slots=1)
     look, place = torch.randn(1, 1, 4), at(model, 12.5, 15.5).view(1, 1, 2)
-    drawn = model.drawn(look, place)
+    drawn = model.draw(look, place)
     offsets = torch.arange(10) - 4.5
-    torch.testing.assert_close(model.crop(drawn, place, offsets)[0, 0], drawn[0, 0, 8:18, 11:21])
+    torch.testing.assert_close(model.glimpse(drawn, place, offsets)[0, 0], drawn[0, 0, 8:18, 11:21])
 
 
 @pytest.mark.parametrize(("combine", "expected"), [("sum", 1.0), ("max", 0.7)])
 def test_overlap(combine, expected):
     drawn = torch.tensor([0.7, 0.6]).view(1, 2, 1, 1)
-    assert tiny(combine=combine).combined(drawn).item() == pytest.approx(expected)
+    assert tiny(combine=combine).overlay(drawn).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4])
@@ -84,23 +84,23 @@ def test_gradient_reaches_every_weight(slots, combine):
 @pytest.mark.parametrize("told_by", ["place", "look"])
 def test_slots_are_put_in_the_order_expected(slots, told_by):
     torch.manual_seed(0)
-    looks, places = 3 * torch.randn(5, slots, 4), torch.randn(5, slots, 2)
+    z_what, z_where = 3 * torch.randn(5, slots, 4), torch.randn(5, slots, 2)
     if told_by == "place":
-        looks[:] = looks[:, :1]
+        z_what[:] = z_what[:, :1]
     else:
-        places[:] = places[:, :1]
-    means = torch.cat([looks, places], -1)
+        z_where[:] = z_where[:, :1]
+    means = torch.cat([z_what, z_where], -1)
     latents = torch.stack([means, -torch.rand_like(means)], 1)  # every slot has deviations of its own
     mixed = latents[:, :, torch.arange(slots).roll(1)]
-    ordered = in_order(mixed.flatten(2), looks + 0.1 * torch.randn_like(looks), places + 0.01)
+    ordered = match_slots(mixed.flatten(2), z_what + 0.1 * torch.randn_like(z_what), z_where + 0.01)
     torch.testing.assert_close(ordered, latents.flatten(2))
 
 
 class Sloppy(SlotVAE):
     """Corrects nothing, so that what it is given shows."""
 
-    def corrected(self, rest, looks, places, others):
-        return looks, places, torch.zeros_like(looks)
+    def correct(self, x, z_what, z_where, others):
+        return z_what, z_where, torch.zeros_like(z_what)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
@@ -109,9 +109,9 @@ def test_objects_are_followed_through_each_other(slots):
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=6 * slots, slots=slots, size=10, n_hid=16).eval()
     angle = torch.arange(slots) * 6.28 / slots
-    places = torch.stack([angle.cos(), angle.sin()], -1) * torch.linspace(-0.7, 0.65, 10)[:, None, None]
-    looks = torch.randn(slots, 4).expand(10, -1, -1)
-    true = model.joined(looks, places, torch.zeros_like(looks))
+    z_where = torch.stack([angle.cos(), angle.sin()], -1) * torch.linspace(-0.7, 0.65, 10)[:, None, None]
+    z_what = torch.randn(slots, 4).expand(10, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
     mixed = torch.stack([in_another_order(frame, slots) if t else frame for t, frame in enumerate(true)])
     frames = model.decode(true[:, 0])
     torch.testing.assert_close(model.follow(mixed[None], frames[None])[0], true)
@@ -125,9 +125,9 @@ def test_what_was_found_is_kept_where_it_explains_the_frame_better():
     """An object that turns: the place to which it seemed to go is wrong, and with it the frame drawn from there."""
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=6, slots=1, size=10, n_hid=16).eval()
-    places = torch.tensor([0.0, 0.2, 0.4, 0.2, 0.0])[:, None, None].expand(-1, 1, 2)
-    looks = torch.randn(1, 4).expand(5, -1, -1)
-    true = model.joined(looks, places, torch.zeros_like(looks))
+    z_where = torch.tensor([0.0, 0.2, 0.4, 0.2, 0.0])[:, None, None].expand(-1, 1, 2)
+    z_what = torch.randn(1, 4).expand(5, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
     torch.testing.assert_close(model.follow(true[None], model.decode(true[:, 0])[None])[0], true)
 
 
@@ -135,9 +135,9 @@ def test_a_place_that_was_missed_is_led_back_to():
     """The third frame's object was found elsewhere: where it was going explains the frame better."""
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=6, slots=1, size=10, n_hid=16).eval()
-    places = torch.tensor([-0.2, 0.0, 0.2, 0.4])[:, None, None].expand(-1, 1, 2)
-    looks = torch.randn(1, 4).expand(4, -1, -1)
-    true = model.joined(looks, places, torch.zeros_like(looks))
+    z_where = torch.tensor([-0.2, 0.0, 0.2, 0.4])[:, None, None].expand(-1, 1, 2)
+    z_what = torch.randn(1, 4).expand(4, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
     missed = true.clone()
     missed[2, 0, -2:] = 0.5
     followed = model.follow(missed[None], model.decode(true[:, 0])[None])[0]
@@ -148,12 +148,12 @@ def test_one_slot_is_led_while_the_other_is_found():
     """In the third frame one object turns, so that only what was found is right, and the other was found elsewhere."""
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=12, slots=2, size=10, n_hid=16).eval()
-    places = torch.tensor([[[0.2, -0.5], [-0.6, 0.5]], [[0.4, -0.5], [-0.4, 0.5]], [[0.0, -0.5], [-0.2, 0.5]]])
-    looks = torch.randn(2, 4).expand(3, -1, -1)
-    true = model.joined(looks, places, torch.zeros_like(looks))
-    found = places.clone()
+    z_where = torch.tensor([[[0.2, -0.5], [-0.6, 0.5]], [[0.4, -0.5], [-0.4, 0.5]], [[0.0, -0.5], [-0.2, 0.5]]])
+    z_what = torch.randn(2, 4).expand(3, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
+    found = z_where.clone()
     found[2, 1, 0] = 0.6
-    latents = model.joined(looks, found, torch.zeros_like(looks))
+    latents = model.to_latents(z_what, found, torch.zeros_like(z_what))
     torch.testing.assert_close(model.follow(latents[None], model.decode(true[:, 0])[None])[0], true)
 
 
@@ -164,9 +164,10 @@ def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
     torch.manual_seed(0)
     model = Sloppy((1, 40, 56), z_dim=6 * slots, slots=slots, size=10, combine=combine, n_hid=16).eval()
     there = torch.tensor([[-0.6, -0.6], [0.5, 0.6], [-0.5, 0.5], [0.6, -0.5]])[:slots]
-    places = there + 2 / 20 * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None] * torch.ones(2, 4, slots, 2)
-    looks = 2 * torch.randn(2, 1, slots, 4).expand(-1, 4, -1, -1)
-    true = torch.stack([model.joined(*parts, torch.zeros(4, slots, 4)) for parts in zip(looks, places, strict=True)])
+    z_where = there + 2 / 20 * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None] * torch.ones(2, 4, slots, 2)
+    z_what = 2 * torch.randn(2, 1, slots, 4).expand(-1, 4, -1, -1)
+    videos = zip(z_what, z_where, strict=True)
+    true = torch.stack([model.to_latents(*video, torch.zeros(4, slots, 4)) for video in videos])
     found = true.clone()
     found.unflatten(-1, (slots, -1))[:, 1:, 0, :, -2:] += torch.tensor([0.8 / 20, -0.8 / 28])
     frames = model.decode(true[:, :, 0].flatten(0, 1)).unflatten(0, (2, 4))
@@ -175,30 +176,30 @@ def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
 
 
 @pytest.mark.parametrize("combine", ["sum", "max"])
-def test_known_objects_are_registered(combine):
+def test_known_objects_are_found_again(combine):
     """Where two overlap, both are found again from a pixel away; one that overhangs the frame's edge is, too."""
     torch.manual_seed(0)
     model = tiny((1, 32, 48), slots=3, combine=combine)
-    looks = 3 * torch.randn(1, 3, 4)
-    places = torch.stack([at(model, *corner) for corner in ((12.5, 15.5), (15.0, 18.5), (1.0, 40.0))])[None]
+    z_what = 3 * torch.randn(1, 3, 4)
+    z_where = torch.stack([at(model, *corner) for corner in ((12.5, 15.5), (15.0, 18.5), (1.0, 40.0))])[None]
     with torch.no_grad():
-        frame = model.combined(model.drawn(looks, places))
-        away = places + torch.tensor([[1.0, -0.5], [-0.5, 1.0], [0.5, 0.5]]) / model.half_frame
-        again = model.registered(frame, looks, away, steps=8)
-    torch.testing.assert_close(again, places, atol=0.05 / 24, rtol=0)
+        frame = model.overlay(model.draw(z_what, z_where))
+        away = z_where + torch.tensor([[1.0, -0.5], [-0.5, 1.0], [0.5, 0.5]]) / model.half_frame
+        again = model.refine(frame, z_what, away, steps=8)
+    torch.testing.assert_close(again, z_where, atol=0.05 / 24, rtol=0)
 
 
-def test_looks_become_the_mean_of_those_seen():
+def test_looks_become_the_mean_of_those_read():
     """What is corrected at each frame of one that does not move: (1 + 2 + 3) / 3 in the end."""
 
     class Counting(SlotVAE):
-        def corrected(self, rest, looks, places, others):
-            self.seen += 1
-            return torch.full_like(looks, self.seen), places, torch.zeros_like(looks)
+        def correct(self, x, z_what, z_where, others):
+            self.looks_read += 1
+            return torch.full_like(z_what, self.looks_read), z_where, torch.zeros_like(z_what)
 
     model = Counting((1, 16, 16), z_dim=6, slots=1, size=10, n_hid=16).eval()
-    model.seen = 1.0
-    still = model.joined(torch.ones(3, 1, 4), torch.zeros(3, 1, 2), torch.zeros(3, 1, 4))
+    model.looks_read = 1.0
+    still = model.to_latents(torch.ones(3, 1, 4), torch.zeros(3, 1, 2), torch.zeros(3, 1, 4))
     followed = model.follow(still[None], model.decode(still[:, 0])[None])[0]
     torch.testing.assert_close(followed[:, 0, 0], torch.tensor([1.0, 1.5, 2.0]))
 
