@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from data.hdf5 import Videos, Windows
+from models.losses import LOSSES
 from models.lstm import LatentLSTM
+from models.residuals import RESIDUALS
 from runtime import cli, files, limits, processes
 from runtime.device import new_network
 from runtime.errors import UserError
@@ -30,7 +32,7 @@ def flags():
     )
     parser.add_argument(
         "--loss",
-        choices=("kl", "weighted", "mse", "mdn", "distance"),
+        choices=LOSSES,
         default="mse",
         help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density; distance in "
         "posterior deviations, for slots",
@@ -45,7 +47,7 @@ def flags():
     )
     parser.add_argument(
         "--residual",
-        choices=("none", "first", "second"),
+        choices=RESIDUALS,
         default="none",
         help="what is predicted: Z, its difference from the last one, or from going on at the last speed",
     )
