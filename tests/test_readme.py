@@ -98,5 +98,12 @@ def test_commands_and_recipes_exist():
             assert (ROOT / script).exists() or script == "recipes/NAME.sh", (page.name, script)
 
 
+def test_tests_named_in_the_table_exist():
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/test_*.py"))
+    names = re.findall(r"\| `(\w+)` \|$", README, re.MULTILINE)
+    assert len(names) > 10
+    assert [name for name in names if f"def test_{name}" not in tests] == []
+
+
 def test_it_is_a_first_page():
     assert len(README.split()) <= 2200
