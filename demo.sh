@@ -1,38 +1,26 @@
 #!/usr/bin/env bash
-# From nothing to predicted video, every stage: ./demo.sh (one bouncing digit, packaged digits) or ./demo.sh movie
+# Every stage, from nothing to predicted video: ./demo.sh (one bouncing digit, packaged digits) or ./demo.sh movie
 # (packaged clips of a film). Run again, it skips what is finished and resumes what is not.
 set -euo pipefail
-cd "$(dirname "$0")"
 which=${1:-mnist}
 case $which in mnist | movie) ;; *) echo "usage: ./demo.sh [mnist|movie]" >&2 && exit 2 ;; esac
-
-./install.sh
-python=.venv/bin/python
-fast=()
-grep -qs avx512_bf16 /proc/cpuinfo && fast=(--amp) # bfloat16 helps only where the processor multiplies it
-train() { # SCRIPT RUN_FOLDER FLAGS...: start a training, or resume it
-    local resume=()
-    [ -e "$2/last.pt" ] && resume=(--resume)
-    # an empty array is unbound to the bash of macOS
-    $python "$1" --save_to "$2" "${@:3}" ${resume[@]+"${resume[@]}"}
-}
+source "$(dirname "$0")/recipes/stage.sh"
 
 mnist() {
     local frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm pictures=picture_output/demo
     echo "1/5 bouncing digits"
     [ -e $frames ] || $python moving_mnist.py --dest $frames --mnist sample
     echo "2/5 the autoencoder: frames to 32 latents and back"
-    [ -e $vcae/pictures/reconstructions.png ] || # its last file
-        train train_vcae.py $vcae --data_file $frames
+    autoencoder train_vcae.py $vcae --data_file $frames
     echo "3/5 the LSTM: the next latent, from true latents and from its own"
     train train_lstm.py $lstm --data_file $vcae/latents.hdf5
-    echo "4/5 held-out videos and their prediction"
+    echo "4/5 test videos and their predictions"
     $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
     $python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null
     cp $vcae/pictures/reconstructions.png $pictures
-    echo "5/5 how good they are, beside rules that learn nothing"
+    echo "5/5 how good the predictions are, beside rules that learn nothing"
     $python evaluate.py --model $lstm/best.pt --n 100 --dest $pictures
-    echo "Look at $pictures: reconstructions.png, strips.png, horizon.png, and test_*.gif (left the truth, right the prediction)."
+    echo "Look at $pictures: reconstructions.png, strips.png, horizon.png, and test_*.gif (left: ground truth, right: prediction)."
 }
 
 movie() {
@@ -46,15 +34,14 @@ movie() {
     echo "3/6 the deconvoluter: features to frames"
     train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --num_epochs 6 ${fast[@]+"${fast[@]}"}
     echo "4/6 the VAE: features to 256 latents and back"
-    [ -e ${run}_vae/pictures/reconstructions.png ] ||
-        train train_vae_on_convs.py ${run}_vae "${parents[@]}" --num_epochs 20 ${fast[@]+"${fast[@]}"}
+    autoencoder train_vae_on_convs.py ${run}_vae "${parents[@]}" --num_epochs 20 ${fast[@]+"${fast[@]}"}
     echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
     local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --dropout 0.3 --batch_size 16 --lr 1e-3)
     train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12 --rollout 0
     train train_lstm.py ${run}_lstm "${flags[@]}" --seq_length 18 --rollout 10 --init_from ${run}_teacher/best.pt
-    echo "6/6 shots and their prediction"
+    echo "6/6 shots and their predictions"
     local split
-    for split in train test; do # scenes that the networks know, and scenes that they do not
+    for split in train test; do # scenes that the networks were trained on, and scenes that they were not
         flags=(--model ${run}_lstm/best.pt --split $split --prime 8 --predict 20 --dest $pictures)
         $python sample_video.py "${flags[@]}"
         $python sample_video.py "${flags[@]}" --format png --scale 1 >/dev/null
@@ -62,9 +49,9 @@ movie() {
         $python evaluate.py --model ${run}_lstm/best.pt --split $split --context 8 --stride 6 --dest ${pictures}_$split
     done
     cp ${run}_vae/pictures/reconstructions.png $pictures
-    echo "Look at $pictures: reconstructions.png (each network of the chain), and the GIFs (left the truth):"
-    echo "test_* are shots that no network has seen, train_* are shots that they were trained on."
-    echo "${pictures}_restored has the same with the codec's loss restored, ${pictures}_test and ${pictures}_train the measures."
+    echo "Look at $pictures: reconstructions.png (after each network of the chain), and the GIFs (left: ground truth):"
+    echo "test_* are shots that no network was trained on, train_* are shots that they were trained on."
+    echo "${pictures}_restored has the same with the codec's loss restored; ${pictures}_test and ${pictures}_train have the measures."
 }
 
 $which

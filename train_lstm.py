@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from data.hdf5 import Videos, Windows
+from models.losses import LOSSES
 from models.lstm import LatentLSTM
+from models.residuals import RESIDUALS
 from runtime import cli, files, limits, processes
 from runtime.device import new_network
 from runtime.errors import UserError
@@ -34,7 +36,7 @@ def flags():
     )
     parser.add_argument(
         "--loss",
-        choices=("kl", "weighted", "mse", "mdn", "distance"),
+        choices=LOSSES,
         default="mse",
         help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density; distance in "
         "posterior deviations, for slots",
@@ -49,7 +51,7 @@ def flags():
     )
     parser.add_argument(
         "--residual",
-        choices=("none", "first", "second"),
+        choices=RESIDUALS,
         help="what is predicted: Z, its difference from the last one, or from going on at the last speed; "
         "if not given: first if Z changes little from frame to frame, as in films, else none",
     )

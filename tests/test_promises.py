@@ -1,4 +1,4 @@
-"""What the README promises in numbers, measured on this machine."""
+"""What the documentation promises in numbers, measured on this machine."""
 
 import resource
 import subprocess

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from models.losses import LOSSES
+from models.residuals import RESIDUALS
 from runtime import files, limits, processes
 from runtime.errors import UserError
 
@@ -19,8 +21,8 @@ KEYS = {"format", "kind", "config", "model", "args", "history", "parents"}
 CONFIG = {
     "arch": {"2016", "deep"},
     "combine": {"sum", "max"},
-    "loss": {"kl", "weighted", "mse", "distance", "mdn"},
-    "residual": {"none", "first", "second"},
+    "loss": LOSSES.keys(),
+    "residual": RESIDUALS.keys(),
     **dict.fromkeys(("binary", "bounded", "diffs", "peepholes", "unpool"), frozenset((False, True))),
     **dict.fromkeys(("z_dim", "n_hid", "nfilts"), range(1, 2**20)),
     **dict.fromkeys(("channels", "side", "size", "fsize"), range(1, 2**12 + 1)),

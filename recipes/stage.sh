@@ -1,0 +1,37 @@
+# What demo.sh and the recipes share. It is sourced: it changes to the repository's root and makes the environment.
+# QUICK=yes tries a recipe on a few videos and steps, in run folders of its own. Its figures mean nothing.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+./install.sh
+python=.venv/bin/python
+
+fast=() # bfloat16 helps only where the processor multiplies it
+grep -qs avx512_bf16 /proc/cpuinfo && fast=(--amp)
+
+quick="" few_videos=() few_steps=()
+if [ -n "${QUICK:-}" ]; then
+    quick=quick_
+    few_videos=(--seqs 40 --mnist sample)
+    few_steps=(--num_epochs 1 --max_per_epoch 2)
+fi
+# An empty array is unbound to the bash of macOS, hence ${array[@]+"${array[@]}"}.
+
+frames() { # FILE FLAGS...: make videos of bouncing digits, unless they are there
+    [ -e "$1" ] || $python moving_mnist.py --dest "$1" "${@:2}" ${few_videos[@]+"${few_videos[@]}"}
+}
+
+train() { # SCRIPT RUN_FOLDER FLAGS...: start a training, or resume it
+    local resume=()
+    [ -e "$2/last.pt" ] && resume=(--resume)
+    $python "$1" --save_to "$2" "${@:3}" ${few_steps[@]+"${few_steps[@]}"} ${resume[@]+"${resume[@]}"}
+}
+
+autoencoder() { # SCRIPT RUN_FOLDER FLAGS...: train it and encode all frames, unless that is done
+    [ -e "$2/pictures/reconstructions.png" ] || train "$@" # its last file
+}
+
+measure() { # FOLDER FLAGS...: run evaluate.py and print the models' rows of its table
+    local table
+    table=$($python evaluate.py --dest "$@")
+    grep -e '^| predictor' -e '^|---' -e '^| runs/' <<<"$table"
+    echo "All measures, and the rules that learn nothing beside them: $1/metrics.json, horizon.png, strips.png"
+}
