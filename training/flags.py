@@ -11,7 +11,7 @@ PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name f
 
 
 class Steps:
-    """The default of --num_epochs: as many epochs as make N steps, whatever the dataset's size, and at least `least`."""
+    """The default of --num_epochs: as many as make N steps, whatever the dataset's size, at least `least`."""
 
     def __init__(self, steps, least=1):
         self.steps = steps
