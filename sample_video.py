@@ -97,10 +97,8 @@ def open_frames(args, model):
 def choose_videos(args, frames, skip):
     """How many frames to feed in, and which videos, (V,). Raises UserError if all are too short."""
     lengths = -(-np.diff(frames.starts) // skip)  # of each video, in frames that the LSTM gets
-    half = int(
-        np.clip(np.median(lengths) // 2, 1, MAX_CONTEXT)
-    )  # the rest is truth to compare with
-    length = args.context or half
+    half = int(np.median(lengths) // 2)  # the other half is truth to compare with
+    length = args.context or min(max(half, 1), MAX_CONTEXT)
     long_enough = np.flatnonzero(lengths >= length)
     if not len(long_enough):
         raise UserError(

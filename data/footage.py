@@ -1,9 +1,9 @@
 """Which films there are in the files and folders that were named, and which split each goes to.
 
-A folder is searched with all folders in it, hidden ones aside, in natural order (2 before 10). The still pictures of
-one folder, in natural order, are one film. Each file of a film or an animation (GIF, PNG, WebP, AVIF or TIFF of several
-frames) is one. Where a folder itself holds both stills and films, the fewer of them are passed over: posters beside
-films, a preview beside frames.
+A folder is searched with all folders in it, hidden ones aside, in natural order (2 before 10). The
+still pictures of one folder, in natural order, are one film. Each file of a film or an animation
+(GIF, PNG, WebP, AVIF or TIFF of several frames) is one. Where a folder itself holds both stills and
+films, the fewer of them are passed over: posters beside films, a preview beside frames.
 """
 
 import math
@@ -18,7 +18,8 @@ from runtime.errors import UserError
 
 TOLD = 5  # damaged films, named one by one
 MANY = 20  # films; from so many on, whole films are dealt to the splits
-# What often lies beside films and is none: passed over without a word, where other files that are none are told.
+# What often lies beside films and is none: passed over without a word, where other files that are
+# none are told.
 NO_FILMS = {
     ".ass", ".csv", ".db", ".flac", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".m4a",
     ".mat", ".md", ".mp3", ".npy", ".npz", ".ogg", ".pdf", ".pkl", ".pt", ".py", ".rar", ".sh", ".srt", ".tar", ".tsv",
@@ -36,7 +37,9 @@ def find(paths):
         if path.is_dir() and path.resolve() not in folders:
             found = list(search(path, path, folders, passed))
             if not found:
-                raise UserError(f"{path} holds no pictures and no films; name another folder, or a film")
+                raise UserError(
+                    f"{path} holds no pictures and no films; name another folder, or a film"
+                )
         elif path.is_dir():
             found = []
         else:
@@ -52,7 +55,9 @@ def search(folder, root, folders, passed):
     if folder.resolve() in folders:
         return
     folders.add(folder.resolve())
-    inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
+    inside = sorted(
+        (path for path in folder.iterdir() if not path.name.startswith(".")), key=natural
+    )
     pictures = list_pictures(folder)
     films, still = [], set(pictures)
     for path in inside:
@@ -84,8 +89,8 @@ def is_film(path):
 def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
     """Those of `films` that can be read and give at least `min_frames` frames, inspected.
 
-    `passed` is extended by sentences about the others. The rest as of `inspect`. Raises UserError if none is left, or
-    if one cannot be read that was named itself.
+    `passed` is extended by sentences about the others. The rest as of `inspect`. Raises UserError
+    if none is left, or if one cannot be read that was named itself.
     """
     usable = []
     for film in tqdm(films, desc="looking at films", unit="film", disable=None):
@@ -98,20 +103,25 @@ def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
             continue
         frames = ticks(film, min(fps or math.inf, film.rate))
         if frames < min_frames:
-            passed.append(f"{film.path} is too short: {frames} frames, fewer than --min_frames {min_frames}")
+            passed.append(
+                f"{film.path} is too short: {frames} frames, fewer than --min_frames {min_frames}"
+            )
         else:
             usable.append(film)
     if not usable:
-        raise UserError(passed[-1] + ("" if len(films) == 1 else f"; nor can another of {len(films)} films be taken"))
+        raise UserError(
+            passed[-1]
+            + ("" if len(films) == 1 else f"; nor can another of {len(films)} films be taken")
+        )
     return usable
 
 
 def read_list(path, films):
     """Set the split of each film that the list at `path` names; return these films.
 
-    Its lines are `train PATH`, `valid PATH` or `test PATH`, with paths as of the folders that were named, or of the
-    list's own; empty ones and those that begin with # are comments. Raises UserError if a line is none of these, or
-    its path no film or in two splits.
+    Its lines are `train PATH`, `valid PATH` or `test PATH`, with paths as of the folders that were
+    named, or of the list's own; empty ones and those that begin with # are comments. Raises
+    UserError if a line is none of these, or its path no film or in two splits.
     """
     places = {film.root for film in films} | {Path(path).parent}
     by_path = {film.path.resolve(): film for film in films}
@@ -122,13 +132,19 @@ def read_list(path, films):
             if not split or split.startswith("#"):
                 continue
             if split not in hdf5.SPLITS or not name or "\0" in name:
-                raise UserError(f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a path")
+                raise UserError(
+                    f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a path"
+                )
             found = {(place / name).resolve() for place in places} & by_path.keys()
             if not found:
-                raise UserError(f"{path}, line {number}: {name:.200} is none of the {len(films)} films found")
+                raise UserError(
+                    f"{path}, line {number}: {name:.200} is none of the {len(films)} films found"
+                )
             for film in map(by_path.get, found):
                 if film.split not in (None, split):
-                    raise UserError(f"{path}, line {number}: {name:.200} is in {film.split} already; delete one line")
+                    raise UserError(
+                        f"{path}, line {number}: {name:.200} is in {film.split} already; delete one line"
+                    )
                 film.split = split
     listed = [film for film in films if film.split]
     if not listed:
@@ -139,14 +155,17 @@ def read_list(path, films):
 def choose_splits(films, split_by, shares, rate, min_frames):
     """Set the split of each film, unless films are divided; return how it was chosen: "folder", "film" or "shot".
 
-    split_by: one of these, or "auto": by folder if all films are in folders train, valid and test, at least two of
-    them; by film if there are MANY, or most are too short to be divided at `rate` frames a second; else by shot.
-    shares: three whole numbers; min_frames: as of `divide`. Raises UserError if it cannot be done.
+    split_by: one of these, or "auto": by folder if all films are in folders train, valid and test,
+    at least two of them; by film if there are MANY, or most are too short to be divided at `rate`
+    frames a second; else by shot. shares: three whole numbers; min_frames: as of `divide`. Raises
+    UserError if it cannot be done.
     """
     if split_by == "auto":
         folders = {first_folder(film) for film in films}
         wanted = [split for split, share in zip(hdf5.SPLITS, shares, strict=True) if share]
-        spans = [divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames) for film in films]
+        spans = [
+            divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames) for film in films
+        ]
         short = sum(not all(parts[split] for split in wanted) for parts in spans)
         if len(folders) > 1 and folders <= set(hdf5.SPLITS):
             split_by = "folder"
@@ -158,7 +177,9 @@ def choose_splits(films, split_by, shares, rate, min_frames):
         for film in films:
             film.split = first_folder(film)
             if film.split not in hdf5.SPLITS:
-                raise UserError(f"--split_by folder: {film.path} is in none of the folders {', '.join(hdf5.SPLITS)}")
+                raise UserError(
+                    f"--split_by folder: {film.path} is in none of the folders {', '.join(hdf5.SPLITS)}"
+                )
     elif split_by == "film":
         deal(films, shares)
     return split_by
@@ -173,8 +194,9 @@ def first_folder(film):
 def deal(films, shares):
     """Set the split of each film so that every split is spread evenly over the films, as they are in order.
 
-    So each has its part of every class, where classes are folders. It is the same at every run. shares: three whole
-    numbers, the parts of train, valid and test. Raises UserError if there are fewer films than splits with a share.
+    So each has its part of every class, where classes are folders. It is the same at every run.
+    shares: three whole numbers, the parts of train, valid and test. Raises UserError if there are
+    fewer films than splits with a share.
     """
     wanted = sum(share > 0 for share in shares)
     if len(films) < wanted:
@@ -182,8 +204,13 @@ def deal(films, shares):
             f"--split_by film: {wanted} splits have shares of --split, and there are {len(films)} films: give more"
         )
     counts = [max(int(len(films) * share / sum(shares)), share > 0) for share in shares]
-    while sum(counts) != len(films):  # what rounding left, or took, goes where it is missed most, or least
-        missing = [len(films) * share / sum(shares) - count for share, count in zip(shares, counts, strict=True)]
+    while sum(counts) != len(
+        films
+    ):  # what rounding left, or took, goes where it is missed most, or least
+        missing = [
+            len(films) * share / sum(shares) - count
+            for share, count in zip(shares, counts, strict=True)
+        ]
         if sum(counts) < len(films):
             counts[missing.index(max(missing))] += 1
         else:
@@ -203,7 +230,9 @@ def report(films, passed, left_out, shape):
     if left_out:
         print(f"not in the list, and left out: {left_out}")
     if cropped := [film for film in films if film.shape != shape]:
-        print(f"cropped around the centre to {shape[1]}x{shape[0]}: {len(cropped)} of {len(films)} films")
+        print(
+            f"cropped around the centre to {shape[1]}x{shape[0]}: {len(cropped)} of {len(films)} films"
+        )
     if empty := [film for film in films if not film.shots]:
         print(f"too short for a shot, and dropped: {len(empty)}; the first: {empty[0].path}")
     damaged = [film for film in films if film.damaged]

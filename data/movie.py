@@ -31,15 +31,16 @@ LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 class Film:
     """A film, an animation or a folder of pictures, and what is taken from it.
 
-    kind: "film" (ffmpeg reads it), "animation" (Pillow reads it) or "pictures"; root: the folder that was named and
-    holds it; named: it was named itself; split: where all of it goes, None if it is to be divided. `inspect` and what
-    reads the film set the rest.
+    kind: "film" (ffmpeg reads it), "animation" (Pillow reads it) or "pictures"; root: the folder
+    that was named and holds it; named: it was named itself; split: where all of it goes, None if it
+    is to be divided. `inspect` and what reads the film set the rest.
 
-    cover: (height, width) that a small frame fills and, along one edge, may overhang; default_rate: frames a second of
-    pictures without times; rate: frames a second on average; start, end: seconds after the first frame; first: the
-    first frame's own time in seconds, None if the frames carry none; crop: left, top, width, height as shares of the
-    stored frame; shape: (height, width) of the small frames before `shrinker` crops them; damaged: some of the file is
-    missing or does not decode; frames: how many were taken; shots: how many shots were kept.
+    cover: (height, width) that a small frame fills and, along one edge, may overhang; default_rate:
+    frames a second of pictures without times; rate: frames a second on average; start, end: seconds
+    after the first frame; first: the first frame's own time in seconds, None if the frames carry
+    none; crop: left, top, width, height as shares of the stored frame; shape: (height, width) of
+    the small frames before `shrinker` crops them; damaged: some of the file is missing or does not
+    decode; frames: how many were taken; shots: how many shots were kept.
     """
 
     path: Path
@@ -64,8 +65,8 @@ class Film:
 def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
     """Find out what there is of a film: packets are counted, of animations all frames; few others are decoded.
 
-    cover: as of Film; fps: the rate of pictures without times; start, end: seconds; crop_bars: leave out black bars.
-    Raises UserError if there is nothing to see or none of it is selected.
+    cover: as of Film; fps: the rate of pictures without times; start, end: seconds; crop_bars:
+    leave out black bars. Raises UserError if there is nothing to see or none of it is selected.
     """
     film.cover, film.default_rate = cover, fps or PICTURES_RATE
     if film.kind == "pictures":
@@ -80,7 +81,9 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
     if not hdf5.ATTRIBUTES["frame_rate"][0] <= film.rate <= hdf5.ATTRIBUTES["frame_rate"][1]:
         raise UserError(f"{film.path} claims {film.rate:.3g} frames a second; is it damaged?")
     if start >= film.end:
-        raise UserError(f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds")
+        raise UserError(
+            f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds"
+        )
     film.start, film.end = start, min(film.end, end or math.inf)
     seen = next(frames_from(film, film.start), None)
     if seen is None:
@@ -89,17 +92,25 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         film.crop = find_bars(film)
     film.shape = small_shape(film, seen[1])
     if max(film.shape) > MAX_ASPECT * min(film.shape):
-        raise UserError(f"{film.path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?")
+        raise UserError(
+            f"{film.path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?"
+        )
 
 
 def natural(path):
     """A key to sort by: frame2 before frame10."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)]
+    return [
+        int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)
+    ]
 
 
 def list_pictures(folder):
     """The still pictures in `folder`, in natural order."""
-    found = [p for p in folder.iterdir() if p.suffix.lower() in stills.SUFFIXES and not p.name.startswith(".")]
+    found = [
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in stills.SUFFIXES and not p.name.startswith(".")
+    ]
     return [p for p in sorted(found, key=natural) if p.is_file() and not stills.is_animation(p)]
 
 
@@ -108,24 +119,36 @@ def opened(path):
     """The container and the video stream of the file at `path`. Raises UserError if it has none."""
     try:
         with open(path, "rb") as file:
-            if file.read(8).startswith((b"#EXTM3U", b"ffconcat")):  # ffmpeg would wait for a live one to go on
+            if file.read(8).startswith(
+                (b"#EXTM3U", b"ffconcat")
+            ):  # ffmpeg would wait for a live one to go on
                 raise UserError(f"{path} is a list of other files; name these one by one")
-        # The prefix keeps a colon or a percent sign in a name from meaning a protocol or a series of files.
+        # The prefix keeps a colon or a percent sign in a name from meaning a protocol or a series
+        # of files.
         container = av.open(f"file:{path}", metadata_errors="ignore")
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; name a film, or a folder of films or pictures") from None
+        raise UserError(
+            f"{path} is not there; name a film, or a folder of films or pictures"
+        ) from None
     except av.FFmpegError as error:
-        raise UserError(f"{path} cannot be read as a film ({error.strerror}); is it one, and whole?") from None
+        raise UserError(
+            f"{path} cannot be read as a film ({error.strerror}); is it one, and whole?"
+        ) from None
     with container:
-        # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a film.
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a
+        # film.
+        streams = [
+            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
         streams = [s for s in streams if s.codec_context]  # none: ffmpeg does not know the codec
         if not streams or container.format.name == "tty":
             raise UserError(
                 f"{path} has no video stream that ffmpeg can read; name a film, or a folder of films or pictures"
             )
         stream = max(streams, key=lambda s: s.frames)  # beside a film there may be a still of it
-        stream.codec_context.options = {"max_pixels": str(stills.MAX_PIXELS)}  # larger frames do not decode
+        stream.codec_context.options = {
+            "max_pixels": str(stills.MAX_PIXELS)
+        }  # larger frames do not decode
         yield container, stream
 
 
@@ -147,7 +170,10 @@ def read_timeline(film):
             film.damaged |= packet.is_corrupt
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None:
-                begin, until = float(time * packet.time_base), float((time + (packet.duration or 0)) * packet.time_base)
+                begin, until = (
+                    float(time * packet.time_base),
+                    float((time + (packet.duration or 0)) * packet.time_base),
+                )
                 reached = max(reached, until)
             if packet.stream_index != stream.index:
                 continue
@@ -163,11 +189,13 @@ def read_timeline(film):
         header, span = float(stream.average_rate or 0), last - first
         film.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         if container.duration is not None and math.isfinite(reached):
-            # Some containers count their duration from time 0 (Matroska), others from the first frame.
+            # Some containers count their duration from time 0 (Matroska), others from the first
+            # frame.
             duration, offset = container.duration / 1e6, (container.start_time or 0) / 1e6
             film.damaged |= reached < min(duration, offset + duration) - 1
-    # The packets know the rate better than the header. But their times may be missing, start over (on DVDs), or be
-    # rounded to milliseconds (24 frames a second would be 23.998); and two may be one frame (interlaced television).
+    # The packets know the rate better than the header. But their times may be missing, start over
+    # (on DVDs), or be rounded to milliseconds (24 frames a second would be 23.998); and two may be
+    # one frame (interlaced television).
     unreliable = span <= 0 or untimed or starts_over
     if span > 0:
         film.first, film.rate = first, (count - 1) / span
@@ -239,7 +267,9 @@ def decoded(film, start):
             try:
                 frames = stream.decode(packet)
             except av.FFmpegError:
-                film.damaged |= before is not None  # before the first frame, a seek may be what is wrong
+                film.damaged |= (
+                    before is not None
+                )  # before the first frame, a seek may be what is wrong
                 continue
             for frame in frames:
                 timed = frame.pts is not None and film.first is not None
@@ -254,8 +284,9 @@ def decoded(film, start):
 def sampled(film, rate):
     """Yield frames at `rate` a second from the film's start to its end.
 
-    Each is what is on screen in the middle of its interval, which leaves half an interval for rounded times. Frames
-    are repeated where the film has gaps. However short the selection, there is one: the frame with which it begins.
+    Each is what is on screen in the middle of its interval, which leaves half an interval for
+    rounded times. Frames are repeated where the film has gaps. However short the selection, there
+    is one: the frame with which it begins.
     """
     count, done, shown, last = ticks(film, rate), 0, None, 0.0
     for time, frame in itertools.chain(frames_from(film, film.start), [(None, None)]):
@@ -305,14 +336,17 @@ def small_shape(film, frame):
 def turns(frame):
     """What sets a frame upright: whether to exchange rows and columns, to mirror left to right, and top to bottom.
 
-    It is done in this order. A pixel at (x, y) of the stored frame belongs at (a x + c y, b x + d y), but for a shift.
+    It is done in this order. A pixel at (x, y) of the stored frame belongs at (a x + c y, b x + d
+    y), but for a shift.
     """
     a, b, c, d = 1, 0, 0, 1
     try:
         for data in frame.side_data:
             if data.type == Type.DISPLAYMATRIX:
                 a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(int).tolist()
-    except ValueError:  # PyAV stumbles over kinds of data that it does not know; it knows the angle, but no mirrors
+    except (
+        ValueError
+    ):  # PyAV stumbles over kinds of data that it does not know; it knows the angle, but no mirrors
         angle = math.radians(frame.rotation)
         a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
     if abs(a) + abs(d) < abs(b) + abs(c):
@@ -323,8 +357,8 @@ def turns(frame):
 def shrinker(film, shape):
     """A function from av.VideoFrame to uint8 of `shape`: (channels, height, width), RGB or grey.
 
-    Frames are averaged over the area of each small pixel, transparency on black, set upright and cropped around the
-    centre. It raises UserError if a frame made small is smaller than `shape`.
+    Frames are averaged over the area of each small pixel, transparency on black, set upright and
+    cropped around the centre. It raises UserError if a frame made small is smaller than `shape`.
     """
     graphs, (channels, *target) = {}, shape
 
@@ -364,9 +398,14 @@ def filter_graph(film, frame):
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
         steps += [("format", "gbrap"), ("premultiply", "inplace=1")]
     # Without the second flag swscale halves the colours' width once more.
-    steps += [("scale", f"{small_width}:{small_height}:flags=area+full_chroma_int"), ("format", "rgb24")]
+    steps += [
+        ("scale", f"{small_width}:{small_height}:flags=area+full_chroma_int"),
+        ("format", "rgb24"),
+    ]
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1))
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1)
+    )
     nodes = [graph.add(name, options) for name, options in steps]
     graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     return graph
@@ -401,7 +440,9 @@ def common_rate(films, fps=None):
     """
     slowest = min(films, key=lambda film: film.rate)
     if fps and fps > slowest.rate * 1.005:  # 30 stands for 29.97
-        raise UserError(f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames a second; give at most that")
+        raise UserError(
+            f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames a second; give at most that"
+        )
     return min(fps or math.inf, slowest.rate)
 
 

@@ -11,7 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from runtime import files
 
 INK, PAPER = (40, 40, 40), (255, 255, 255)
-PRIMED, FREE = (46, 125, 50), (198, 40, 40)  # green while the truth is fed in, red from where it is not
+PRIMED, FREE = (
+    (46, 125, 50),
+    (198, 40, 40),
+)  # green while the truth is fed in, red from where it is not
 CAPTION = 18  # px
 SHEET_COLUMNS = 15
 
@@ -40,7 +43,8 @@ def caption(draw, place, text, color=INK):
 def save_sheet(path, rows, scale=1, gap=2, bars=None):
     """Save a PNG with one labelled row of frames for each entry of `rows`, in order.
 
-    rows: {label: frames (n, channels, height, width)}; bars: {label: colors, one for each frame}, drawn under them.
+    rows: {label: frames (n, channels, height, width)}; bars: {label: colors, one for each frame},
+    drawn under them.
     """
     pictures = {label: enlarge(to_uint8(frames), scale) for label, frames in rows.items()}
     count = max(map(len, pictures.values()))
@@ -62,8 +66,9 @@ def save_sheet(path, rows, scale=1, gap=2, bars=None):
 def save_comparison(path, truth, prediction, prime, fps, scale):
     """Save truth beside prediction; a green frame turns red where free running begins.
 
-    truth: (T1, channels, height, width), prediction: (T, channels, height, width); where truth has ended it is blank.
-    prime: frames that were fed in. The suffix of `path` says what is saved: .gif, .mp4, or .png for a sheet of rows.
+    truth: (T1, channels, height, width), prediction: (T, channels, height, width); where truth has
+    ended it is blank. prime: frames that were fed in. The suffix of `path` says what is saved:
+    .gif, .mp4, or .png for a sheet of rows.
     """
     blank = np.zeros((len(prediction) - len(truth), *to_uint8(prediction).shape[1:]), np.uint8)
     truth, prediction = np.concatenate([to_uint8(truth), blank]), to_uint8(prediction)
@@ -73,13 +78,17 @@ def save_comparison(path, truth, prediction, prime, fps, scale):
         for first in range(0, len(prediction), SHEET_COLUMNS):
             part = slice(first, first + SHEET_COLUMNS)
             for name, frames in (("truth", truth), ("prediction", prediction)):
-                label = f"{name} from frame {first + 1}" + ("" if first else "   green: primed, red: free-running")
+                label = f"{name} from frame {first + 1}" + (
+                    "" if first else "   green: primed, red: free-running"
+                )
                 rows[label], bars[label] = np.moveaxis(frames[part], -1, -3), colors[part]
         save_sheet(path, rows, scale, bars=bars)
         return
     height, width = scale * truth.shape[1], scale * truth.shape[2]
     frames = []
-    for t, (left, right) in enumerate(zip(enlarge(truth, scale), enlarge(prediction, scale), strict=True)):
+    for t, (left, right) in enumerate(
+        zip(enlarge(truth, scale), enlarge(prediction, scale), strict=True)
+    ):
         frame = Image.new("RGB", (2 * width + 12, height + CAPTION + 8), PAPER)
         draw = ImageDraw.Draw(frame)
         caption(draw, (4, 1), f"truth {t + 1}" if t < len(truth) - len(blank) else "truth ended")
@@ -94,11 +103,14 @@ def save_comparison(path, truth, prediction, prime, fps, scale):
 def save_strips(path, videos, past, future, predictions):
     """Save a PNG of videos in rows: truth above predictions, which begin where the truth is no longer fed in.
 
-    videos: their numbers (V,); past, future: (V, T, channels, height, width); predictions: {name: as future}.
+    videos: their numbers (V,); past, future: (V, T, channels, height, width); predictions: {name:
+    as future}.
     """
     rows = {}
     for i, v in enumerate(videos):
-        rows[f"video {v}: {past.shape[1]} frames fed in, then the truth"] = np.concatenate([past[i], future[i]])
+        rows[f"video {v}: {past.shape[1]} frames fed in, then the truth"] = np.concatenate(
+            [past[i], future[i]]
+        )
         for name, frames in predictions.items():
             rows[f"video {v}: {name}"] = np.concatenate([np.ones_like(past[i]), frames[i]])
     save_sheet(path, rows)
@@ -113,9 +125,12 @@ def save_curves(path, curves):
         lines += axes.plot(range(1, len(errors) + 1), errors, style, marker=".")
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
     axes.grid(alpha=0.3)
-    legend = figure.legend(lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small")
+    legend = figure.legend(
+        lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small"
+    )
     for text, name in zip(legend.get_texts(), curves, strict=True):
-        # A path is no markup: Matplotlib leaves out labels that begin with "_" and reads "$" as mathematics.
+        # A path is no markup: Matplotlib leaves out labels that begin with "_" and reads "$" as
+        # mathematics.
         text.set_parse_math(False)
         text.set_text(name)
     with files.atomic_write(path) as partial:
@@ -125,8 +140,8 @@ def save_curves(path, curves):
 def save_slots(path, frames, drawn, crops, seen_paths, predicted_paths):
     """Save a PNG with a row for each video: a frame, what each slot draws and sees of it, and where it goes.
 
-    frames: (V, height, width); drawn: (V, slots, height, width); crops: (V, slots, size, size), all of about [0, 1];
-    paths: (V, slots, T, 2), rows and columns, px, from that frame on.
+    frames: (V, height, width); drawn: (V, slots, height, width); crops: (V, slots, size, size), all
+    of about [0, 1]; paths: (V, slots, T, 2), rows and columns, px, from that frame on.
     """
     slots = drawn.shape[1]
     columns = ["frame"] + [f"slot {k} draws" for k in range(1, slots + 1)]
@@ -137,7 +152,9 @@ def save_slots(path, frames, drawn, crops, seen_paths, predicted_paths):
         for ax, picture in zip(row, [frames[v], *drawn[v], *crops[v], frames[v] / 3], strict=True):
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
             ax.axis("off")
-        for color, seen, predicted in zip(("C1", "C0", "C2", "C3"), seen_paths[v], predicted_paths[v], strict=False):
+        for color, seen, predicted in zip(
+            ("C1", "C0", "C2", "C3"), seen_paths[v], predicted_paths[v], strict=False
+        ):
             row[-1].plot(seen[:, 1], seen[:, 0], color=color)
             row[-1].plot(predicted[:, 1], predicted[:, 0], "o", color=color, markersize=4)
     for ax, title in zip(axes[0], columns, strict=True):
@@ -163,8 +180,14 @@ def save_animation(path, frames, fps):
         shown, delays = gif_times(len(frames), fps)
         content = iio.imwrite("<bytes>", frames[shown], extension=".gif", duration=delays, loop=0)
     else:
-        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        content = iio.imwrite("<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=fps)
+        frames = np.pad(
+            frames,
+            ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)),
+            mode="edge",
+        )
+        content = iio.imwrite(
+            "<bytes>", frames, extension=".mp4", plugin="pyav", codec="libx264", fps=fps
+        )
     with files.atomic_write(path) as partial:
         partial.write_bytes(content)
 
@@ -172,8 +195,8 @@ def save_animation(path, frames, fps):
 def gif_times(count, fps):
     """Which of `count` frames at `fps` a GIF shows, and each one's delay in ms.
 
-    A GIF counts hundredths of a second: delays are rounded so that their sum keeps time. Viewers slow down delays
-    below 20 ms: above 50 frames per second some are left out.
+    A GIF counts hundredths of a second: delays are rounded so that their sum keeps time. Viewers
+    slow down delays below 20 ms: above 50 frames per second some are left out.
     """
     rate = min(fps, 50)
     step = fps / rate  # 1 unless some are left out

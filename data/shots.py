@@ -1,7 +1,7 @@
 """Small frames to videos: films are decoded, cut into shots, and each shot written to its split.
 
-Nothing here holds more than a few frames: they go to a temporary file without a name beside the final one, which the
-system frees even if the process is killed, and from there to HDF5 in pieces.
+Nothing here holds more than a few frames: they go to a temporary file without a name beside the
+final one, which the system frees even if the process is killed, and from there to HDF5 in pieces.
 """
 
 import itertools
@@ -25,22 +25,28 @@ FLOOR, RATIO, NEAR, DARK = 12, 2.5, 4, 12  # see `find_cuts`
 def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attributes):
     """Write the small frames of `films` and the bounds of their shots, each split's films one after the other.
 
-    A film with a `split` goes there whole; one without is divided. shape: (channels, height, width) of the small
-    frames; rate: frames a second; shares: three whole numbers, the parts of train, valid and test; min_frames: shorter
-    shots are dropped; attributes: what the file says about itself. Sets each film's `frames`, `shots` and `damaged`.
-    Returns {split: (frames, shots)}. Raises UserError if nothing is left of a split that should have something.
+    A film with a `split` goes there whole; one without is divided. shape: (channels, height, width)
+    of the small frames; rate: frames a second; shares: three whole numbers, the parts of train,
+    valid and test; min_frames: shorter shots are dropped; attributes: what the file says about
+    itself. Sets each film's `frames`, `shots` and `damaged`. Returns {split: (frames, shots)}.
+    Raises UserError if nothing is left of a split that should have something.
     """
     videos, cuts_in_all = {split: [] for split in hdf5.SPLITS}, 0
     total = sum(ticks(film, rate) for film in films)
     # Created first, so that of two processes the second is told before it decodes.
-    with hdf5.create(dest, "frames", attributes) as target, tempfile.TemporaryFile(dir=Path(dest).parent) as file:
+    with (
+        hdf5.create(dest, "frames", attributes) as target,
+        tempfile.TemporaryFile(dir=Path(dest).parent) as file,
+    ):
         first = 0
         with tqdm(total=total, desc="decoding", unit="frame", disable=None) as progress:
             for film in films:
                 differences, brightness = decode(film, rate, shape, file, progress)
                 film.frames, cuts = len(differences), []
                 if detect_cuts and film.frames:
-                    cuts = find_cuts(mapped(file, first, film.frames, shape), differences, brightness)
+                    cuts = find_cuts(
+                        mapped(file, first, film.frames, shape), differences, brightness
+                    )
                 spans = divide(film.frames, cuts, shares, math.ceil(rate), min_frames, film.split)
                 film.shots = sum(map(len, spans.values()))
                 for split in hdf5.SPLITS:
@@ -92,8 +98,8 @@ def mapped(file, first, count, shape):
 def decode(film, rate, shape, file, progress):
     """Append a film's small frames to the open binary `file`; return two numbers of each, as arrays (N,).
 
-    They are its absolute difference from the frame before it (of the first: 0) and its brightness, means over pixels
-    and colours, 0 to 255.
+    They are its absolute difference from the frame before it (of the first: 0) and its brightness,
+    means over pixels and colours, 0 to 255.
     """
     shrink, before, differences, brightness = shrinker(film, shape), None, array("d"), array("d")
     for frame in sampled(film, rate):
@@ -116,19 +122,24 @@ def find_cuts(frames, differences, brightness):
     """The numbers of the frames with which a new shot begins.
 
     frames: (N, channels, height, width) uint8; differences, brightness: (N,), see `decode`.
-    A cut stands out: its difference is at least FLOOR, and RATIO times the second largest among the NEAR differences
-    on either side. Pans, shakes and slow or repeated frames have rivals beside them; the largest is left out of
-    account so that a second cut close by hides nothing. It lasts: no picture from before it returns within NEAR frames,
-    as after a flash. A fade through black is cut in the middle of the frames darker than DARK on average (by
-    PySceneDetect's threshold). Dissolves and wipes are missed (their shots stay in one video), so are cuts between two
-    similar pictures and shots of fewer than NEAR frames.
+    A cut stands out: its difference is at least FLOOR, and RATIO times the second largest among the
+    NEAR differences on either side. Pans, shakes and slow or repeated frames have rivals beside
+    them; the largest is left out of account so that a second cut close by hides nothing. It lasts:
+    no picture from before it returns within NEAR frames, as after a flash. A fade through black is
+    cut in the middle of the frames darker than DARK on average (by PySceneDetect's threshold).
+    Dissolves and wipes are missed (their shots stay in one video), so are cuts between two similar
+    pictures and shots of fewer than NEAR frames.
     """
     cuts = []
     for k in np.flatnonzero(differences >= FLOOR):
-        beside = np.sort(np.r_[differences[max(k - NEAR, 1) : k], differences[k + 1 : k + 1 + NEAR], 0, 0])
+        beside = np.sort(
+            np.r_[differences[max(k - NEAR, 1) : k], differences[k + 1 : k + 1 + NEAR], 0, 0]
+        )
         back = [difference(frames[k - 1], frame) for frame in frames[k + 1 : k + 1 + NEAR]]
         back += [difference(frames[k], frame) for frame in frames[max(k - 1 - NEAR, 0) : k - 1]]
-        if differences[k] >= RATIO * beside[-2] and all(other > differences[k] / 2 for other in back):
+        if differences[k] >= RATIO * beside[-2] and all(
+            other > differences[k] / 2 for other in back
+        ):
             cuts.append(int(k))
     # where dark frames begin, and where they end
     edges = np.flatnonzero(np.diff(brightness < DARK, prepend=False, append=False))
@@ -139,10 +150,11 @@ def find_cuts(frames, differences, brightness):
 def divide(length, cuts, shares, gap, min_frames, only=None):
     """Split a film: {split: [(first frame, frame after the last), ...]}, one pair a shot, in time order.
 
-    length: the film's frames; cuts: frames that begin a shot; shares: three whole numbers; only: the split that all of
-    the film goes to, if it is not divided. The bounds between the splits are the cuts nearest to the shares. With fewer
-    shots than splits the shares are of time alone, with `gap` frames left out between one split and the next. Shots of
-    less than `min_frames` are dropped.
+    length: the film's frames; cuts: frames that begin a shot; shares: three whole numbers; only:
+    the split that all of the film goes to, if it is not divided. The bounds between the splits are
+    the cuts nearest to the shares. With fewer shots than splits the shares are of time alone, with
+    `gap` frames left out between one split and the next. Shots of less than `min_frames` are
+    dropped.
     """
     shots = [(a, b) for a, b in itertools.pairwise([0, *cuts, length]) if b - a >= min_frames]
     if only:

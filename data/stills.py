@@ -13,9 +13,18 @@ from runtime.errors import UserError
 SUFFIXES = {
     ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-ANIMATIONS = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}  # of a JPEG, a second picture is a preview or a map of brightness
+ANIMATIONS = {
+    "AVIF",
+    "GIF",
+    "PNG",
+    "TIFF",
+    "WEBP",
+}  # of a JPEG, a second picture is a preview or a map of brightness
 MAX_PIXELS = 2**26  # of a picture, twice what 8K has: a small file may claim any number
-THUMBNAIL = 254, 1  # a TIFF's tag, and the bit in it which says that a page is another one made small
+THUMBNAIL = (
+    254,
+    1,
+)  # a TIFF's tag, and the bit in it which says that a page is another one made small
 
 
 def read(path):
@@ -98,4 +107,6 @@ def told(path):
         way_out = "for AVIF, install Pillow 11.3 or later" if avif else "remove or replace it"
         raise UserError(f"{path} is no picture that Pillow can read; {way_out}") from None
     except Exception as error:  # Pillow raises many kinds of them
-        raise UserError(f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it") from None
+        raise UserError(
+            f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it"
+        ) from None

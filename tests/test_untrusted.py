@@ -243,7 +243,7 @@ def test_all_metadata_of_hdf5_has_checksums(tmp_path):
 def test_idx_is_unpacked_to_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "LIMIT", 2**16)
     (tmp_path / "x.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 2, 0, 0]) + bytes(2**17)))
-    with pytest.raises(UserError, match="not a whole IDX file"):
+    with pytest.raises(UserError, match="not a complete IDX file"):
         mnist.read_idx(tmp_path / "x")
 
 
