@@ -16,54 +16,64 @@ from data.movie import Film, inspect, list_pictures, natural, opened, ticks
 from data.shots import divide
 from runtime.errors import UserError
 
-TOLD = 5  # damaged films, named one by one
-MANY = 20  # films; from so many on, whole films are dealt to the splits
-# What often lies beside films and is none: passed over without a word, where other files that are
-# none are told.
+NAMED = 5  # damaged films that are named one by one
+MANY = 20  # films: from here on, whole films are dealt to the splits
+# Files that often lie beside films: passed over silently, while other files that are no films are
+# reported.
 NO_FILMS = {
-    ".ass", ".csv", ".db", ".flac", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".m4a",
-    ".mat", ".md", ".mp3", ".npy", ".npz", ".ogg", ".pdf", ".pkl", ".pt", ".py", ".rar", ".sh", ".srt", ".tar", ".tsv",
-    ".txt", ".vtt", ".wav", ".xml", ".yaml", ".yml", ".zip",
+    ".ass", ".csv", ".db", ".flac", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json",
+    ".jsonl", ".log", ".m4a", ".mat", ".md", ".mp3", ".npy", ".npz", ".ogg", ".pdf", ".pkl", ".pt",
+    ".py", ".rar", ".sh", ".srt", ".tar", ".tsv", ".txt", ".vtt", ".wav", ".xml", ".yaml", ".yml",
+    ".zip",
 }  # fmt: skip
 
 
 def find(paths):
-    """The films in `paths`, each once, and sentences about the files in folders that were passed over.
+    """The films in `paths`, each once, and sentences about files in folders that are passed over.
 
     Raises UserError if there is nothing at a path, or no film in it.
     """
-    films, passed, folders = {}, [], set()
+    films = {}
+    passed = []
+    folders = set()
     for path in map(Path, paths):
-        if path.is_dir() and path.resolve() not in folders:
+        if not path.is_dir():
+            found = [Film(path, kind_of(path), path.parent)]
+        elif path.resolve() in folders:  # searched already
+            found = []
+        else:
             found = list(search(path, path, folders, passed))
             if not found:
                 raise UserError(
                     f"{path} holds no pictures and no films; name another folder, or a film"
                 )
-        elif path.is_dir():
-            found = []
-        else:
-            kind = "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
-            found = [Film(path, kind, path.parent)]
         for film in found:
             films.setdefault(film.path.resolve(), film)
     return list(films.values()), passed
 
 
+def kind_of(path):
+    return "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
+
+
 def search(folder, root, folders, passed):
-    """Yield the films in `folder` and all folders in it, but for `folders`, searched before: links may lead back."""
+    """Yield the films in `folder` and in the folders below it.
+
+    root: the folder that was named; folders: those searched before, as links may lead back to them;
+    passed: extended by sentences about files that are passed over.
+    """
     if folder.resolve() in folders:
         return
     folders.add(folder.resolve())
-    inside = sorted(
-        (path for path in folder.iterdir() if not path.name.startswith(".")), key=natural
-    )
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    visible.sort(key=natural)
     pictures = list_pictures(folder)
-    films, still = [], set(pictures)
-    for path in inside:
-        if path.is_file() and path not in still and path.suffix.lower() not in NO_FILMS:
-            kind = "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
-            films.append(Film(path, kind, root, named=False))
+    still = set(pictures)
+    films = []
+    for path in visible:
+        suffix = path.suffix.lower()
+        if path.is_file() and path not in still and suffix not in NO_FILMS:
+            films.append(Film(path, kind_of(path), root, named=False))
     if pictures:
         films = [film for film in films if film.kind == "animation" or is_film(film.path)]
         if len(films) < len(pictures):
@@ -72,7 +82,7 @@ def search(folder, root, folders, passed):
         else:
             passed += [f"{path} is a picture beside films" for path in pictures]
     yield from films
-    for path in inside:
+    for path in visible:
         if path.is_dir():
             yield from search(path, root, folders, passed)
 
@@ -89,8 +99,8 @@ def is_film(path):
 def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
     """Those of `films` that can be read and give at least `min_frames` frames, inspected.
 
-    `passed` is extended by sentences about the others. The rest as of `inspect`. Raises UserError
-    if none is left, or if one cannot be read that was named itself.
+    `passed` is extended by sentences about the others. The other arguments are those of `inspect`.
+    Raises UserError if none is left, or if one cannot be read that was named itself.
     """
     usable = []
     for film in tqdm(films, desc="looking at films", unit="film", disable=None):
@@ -109,41 +119,38 @@ def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
         else:
             usable.append(film)
     if not usable:
-        raise UserError(
-            passed[-1]
-            + ("" if len(films) == 1 else f"; nor can another of {len(films)} films be taken")
-        )
+        others = "" if len(films) == 1 else f"; none of the {len(films)} films can be used"
+        raise UserError(passed[-1] + others)
     return usable
 
 
 def read_list(path, films):
     """Set the split of each film that the list at `path` names; return these films.
 
-    Its lines are `train PATH`, `valid PATH` or `test PATH`, with paths as of the folders that were
-    named, or of the list's own; empty ones and those that begin with # are comments. Raises
-    UserError if a line is none of these, or its path no film or in two splits.
+    Its lines are `train PATH`, `valid PATH` or `test PATH`, with paths relative to a folder that
+    was named or to the list's own. Empty lines and those that begin with # are comments. Raises
+    UserError if a line is none of these, or if its path is no film or in two splits.
     """
     places = {film.root for film in films} | {Path(path).parent}
     by_path = {film.path.resolve(): film for film in films}
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
             split, _, name = line.strip().replace("\t", " ", 1).partition(" ")
             name = name.strip()
             if not split or split.startswith("#"):
                 continue
             if split not in hdf5.SPLITS or not name or "\0" in name:
                 raise UserError(
-                    f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a path"
+                    f"{where}: {line.strip():.80} is not train, valid or test, and a path"
                 )
             found = {(place / name).resolve() for place in places} & by_path.keys()
             if not found:
-                raise UserError(
-                    f"{path}, line {number}: {name:.200} is none of the {len(films)} films found"
-                )
+                raise UserError(f"{where}: {name:.200} is none of the {len(films)} films found")
             for film in map(by_path.get, found):
                 if film.split not in (None, split):
                     raise UserError(
-                        f"{path}, line {number}: {name:.200} is in {film.split} already; delete one line"
+                        f"{where}: {name:.200} is in {film.split} already; delete one line"
                     )
                 film.split = split
     listed = [film for film in films if film.split]
@@ -153,68 +160,65 @@ def read_list(path, films):
 
 
 def choose_splits(films, split_by, shares, rate, min_frames):
-    """Set the split of each film, unless films are divided; return how it was chosen: "folder", "film" or "shot".
+    """Set the split of each film, unless films are divided; return "folder", "film" or "shot".
 
-    split_by: one of these, or "auto": by folder if all films are in folders train, valid and test,
-    at least two of them; by film if there are MANY, or most are too short to be divided at `rate`
-    frames a second; else by shot. shares: three whole numbers; min_frames: as of `divide`. Raises
-    UserError if it cannot be done.
+    split_by: how it is chosen, one of these or "auto", see `best_way`; shares: three integers;
+    min_frames: as for `divide`; rate: frames per second. Raises UserError if it cannot be done.
     """
     if split_by == "auto":
-        folders = {first_folder(film) for film in films}
-        wanted = [split for split, share in zip(hdf5.SPLITS, shares, strict=True) if share]
-        spans = [
-            divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames) for film in films
-        ]
-        short = sum(not all(parts[split] for split in wanted) for parts in spans)
-        if len(folders) > 1 and folders <= set(hdf5.SPLITS):
-            split_by = "folder"
-        elif len(films) >= MANY or (len(films) >= len(wanted) and 2 * short > len(films)):
-            split_by = "film"
-        else:
-            split_by = "shot"
+        split_by = best_way(films, shares, rate, min_frames)
     if split_by == "folder":
         for film in films:
             film.split = first_folder(film)
             if film.split not in hdf5.SPLITS:
-                raise UserError(
-                    f"--split_by folder: {film.path} is in none of the folders {', '.join(hdf5.SPLITS)}"
-                )
+                names = ", ".join(hdf5.SPLITS)
+                raise UserError(f"--split_by folder: {film.path} is in none of the folders {names}")
     elif split_by == "film":
         deal(films, shares)
     return split_by
 
 
+def best_way(films, shares, rate, min_frames):
+    """How films go to the splits: "folder", "film" or "shot".
+
+    By folder if all films are in folders train, valid and test, at least two of them. By film if
+    there are MANY, or if most are too short to be divided. Else by shot.
+    """
+    folders = {first_folder(film) for film in films}
+    if len(folders) > 1 and folders <= set(hdf5.SPLITS):
+        return "folder"
+    wanted = [split for split, share in zip(hdf5.SPLITS, shares, strict=True) if share]
+    short = 0
+    for film in films:
+        spans = divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames)
+        if not all(spans[split] for split in wanted):
+            short += 1
+    most_are_short = 2 * short > len(films)
+    if len(films) >= MANY or (most_are_short and len(films) >= len(wanted)):
+        return "film"
+    return "shot"
+
+
 def first_folder(film):
-    """The name of the folder that the film is in, just below the one that was named; "" if it is in none."""
+    """The name of the film's folder just below the one that was named; "" if there is none."""
     parts = film.path.relative_to(film.root).parts
     return parts[0] if len(parts) > 1 else ""
 
 
 def deal(films, shares):
-    """Set the split of each film so that every split is spread evenly over the films, as they are in order.
+    """Set the split of each film, with every split spread evenly over the films in their order.
 
-    So each has its part of every class, where classes are folders. It is the same at every run.
-    shares: three whole numbers, the parts of train, valid and test. Raises UserError if there are
+    So each split has its part of every class, where classes are folders. It is the same in every
+    run. shares: three integers, the parts of train, valid and test. Raises UserError if there are
     fewer films than splits with a share.
     """
     wanted = sum(share > 0 for share in shares)
     if len(films) < wanted:
         raise UserError(
-            f"--split_by film: {wanted} splits have shares of --split, and there are {len(films)} films: give more"
+            f"--split_by film: {wanted} splits have shares of --split, and there are "
+            f"{len(films)} films: give more"
         )
-    counts = [max(int(len(films) * share / sum(shares)), share > 0) for share in shares]
-    while sum(counts) != len(
-        films
-    ):  # what rounding left, or took, goes where it is missed most, or least
-        missing = [
-            len(films) * share / sum(shares) - count
-            for share, count in zip(shares, counts, strict=True)
-        ]
-        if sum(counts) < len(films):
-            counts[missing.index(max(missing))] += 1
-        else:
-            counts[counts.index(max(counts))] -= 1
+    counts = films_per_split(len(films), shares)
     given = [0, 0, 0]
     for i, film in enumerate(films, 1):
         due = [count * i / len(films) - has for count, has in zip(counts, given, strict=True)]
@@ -223,23 +227,37 @@ def deal(films, shares):
         film.split = hdf5.SPLITS[k]
 
 
+def films_per_split(total, shares):
+    """Three counts that sum to `total`, near the shares; at least one where there is a share."""
+    exact = [total * share / sum(shares) for share in shares]
+    counts = [max(int(part), share > 0) for part, share in zip(exact, shares, strict=True)]
+    while sum(counts) < total:  # rounding left some: they go where they are missed most
+        missing = [part - count for part, count in zip(exact, counts, strict=True)]
+        counts[missing.index(max(missing))] += 1
+    while sum(counts) > total:
+        counts[counts.index(max(counts))] -= 1
+    return counts
+
+
 def report(films, passed, left_out, shape):
-    """Print what was not taken, and what was not taken whole. left_out: films that a list does not name; see `find`."""
+    """Print which films were not taken, or not in full.
+
+    passed: as of `find`; left_out: how many films the list does not name; shape: (height, width).
+    """
     if passed:
         print(f"passed over: {len(passed)}; the first: {passed[0]}")
     if left_out:
         print(f"not in the list, and left out: {left_out}")
     if cropped := [film for film in films if film.shape != shape]:
-        print(
-            f"cropped around the centre to {shape[1]}x{shape[0]}: {len(cropped)} of {len(films)} films"
-        )
+        size = f"{shape[1]}x{shape[0]}"
+        print(f"cropped around the centre to {size}: {len(cropped)} of {len(films)} films")
     if empty := [film for film in films if not film.shots]:
         print(f"too short for a shot, and dropped: {len(empty)}; the first: {empty[0].path}")
     damaged = [film for film in films if film.damaged]
-    for film in damaged[:TOLD]:
+    for film in damaged[:NAMED]:
         print(f"{film.path} is damaged or cut short: the {film.frames} frames that decode are kept")
-    if len(damaged) > TOLD:
-        print(f"so are {len(damaged) - TOLD} others")
+    if len(damaged) > NAMED:
+        print(f"so are {len(damaged) - NAMED} others")
     if films[0].split:
         counts = {split: sum(film.split == split for film in films) for split in hdf5.SPLITS}
         print(f"films: {', '.join(f'{count} {split}' for split, count in counts.items())}")

@@ -1,4 +1,4 @@
-"""Still pictures and animations, read with Pillow: RGB, upright, transparency on black, one at a time."""
+"""Still pictures and animations, read with Pillow: RGB, upright, transparency on black."""
 
 import itertools
 import warnings
@@ -11,7 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from runtime.errors import UserError
 
 SUFFIXES = {
-    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg",
+    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 ANIMATIONS = {
     "AVIF",
@@ -20,15 +21,14 @@ ANIMATIONS = {
     "TIFF",
     "WEBP",
 }  # of a JPEG, a second picture is a preview or a map of brightness
-MAX_PIXELS = 2**26  # of a picture, twice what 8K has: a small file may claim any number
-THUMBNAIL = (
-    254,
-    1,
-)  # a TIFF's tag, and the bit in it which says that a page is another one made small
+MAX_16 = 2**16 - 1  # of 16 bits
+MAX_PIXELS = 2**26  # of a picture, twice those of 8K: a small file may claim any number
+SUBFILE = 254  # a TIFF's tag for what a page is
+THUMBNAIL = 1  # the bit in it of a page that is another one made small
 
 
 def read(path):
-    """The picture at `path`, the first of several: (height, width, 3) uint8. Raises UserError if it is none."""
+    """The picture at `path`, or its first: (height, width, 3) uint8. Raises UserError if none."""
     with opened(path) as image:
         return pixels(image)
 
@@ -43,15 +43,16 @@ def is_animation(path):
 
 
 def frames(path):
-    """Yield (seconds, picture) for each frame of an animation: how long it is on screen, None if unknown; see `read`.
+    """Yield (seconds, picture) for each frame of an animation, pictures as `read` has them.
 
-    Raises UserError at the first that cannot be read.
+    The seconds say how long it is on screen; None if that is unknown. Raises UserError at the first
+    that cannot be read.
     """
     with open(path, "rb") as file:
-        with told(path):
+        with blame(path):
             image = Image.open(file)
         for i in itertools.count() if image.format in ANIMATIONS else range(1):
-            with told(path):
+            with blame(path):
                 try:
                     image.seek(i)
                 except EOFError:
@@ -62,10 +63,12 @@ def frames(path):
 
 
 def is_frame(image, i):
-    """Whether image i is one of the animation: neither a PNG's stand-in for viewers without, nor a thumbnail."""
+    """Whether image i belongs to the animation.
+
+    A PNG may begin with a stand-in for viewers without animations, a TIFF may hold a thumbnail.
+    """
     if image.format == "TIFF":
-        tag, bit = THUMBNAIL
-        return not image.tag_v2.get(tag, 0) & bit
+        return not image.tag_v2.get(SUBFILE, 0) & THUMBNAIL
     return not (i == 0 and getattr(image, "default_image", False))
 
 
@@ -76,7 +79,7 @@ def pixels(image):
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):
-        grey = np.asarray(upright).clip(0, 65535) / 257
+        grey = np.asarray(upright).clip(0, MAX_16) / (MAX_16 // 255)
         return np.rint(grey).astype(np.uint8)[..., None].repeat(3, axis=2)
     if upright.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
@@ -90,14 +93,14 @@ def pixels(image):
 
 @contextmanager
 def opened(path):
-    """The picture at `path`, its header read. Raises UserError if there is none, or what is done with it fails."""
-    with open(path, "rb") as file, told(path), Image.open(file) as image:
+    """The picture at `path`, its header read. An error in the block is a UserError, too."""
+    with open(path, "rb") as file, blame(path), Image.open(file) as image:
         yield image
 
 
 @contextmanager
-def told(path):
-    """What Pillow cannot read in the block is a UserError, and what it only warns of is nothing."""
+def blame(path):
+    """Turn an error in the block into a UserError that names the file; ignore warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,8 +108,8 @@ def told(path):
     except UnidentifiedImageError:
         avif = Path(path).suffix.lower() == ".avif" and "avif" not in features.get_supported()
         way_out = "for AVIF, install Pillow 11.3 or later" if avif else "remove or replace it"
-        raise UserError(f"{path} is no picture that Pillow can read; {way_out}") from None
+        raise UserError(f"{path} is not a picture that Pillow can read; {way_out}") from None
     except Exception as error:  # Pillow raises many kinds of them
         raise UserError(
-            f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it"
+            f"{path} is not a picture that Pillow can read ({error!s:.200}); remove or replace it"
         ) from None

@@ -711,7 +711,7 @@ CASES = [
     ("@sound.wav", "sound.wav has no video stream"),
     ("@head.mkv", "head.mkv"),
     ("@empty", "empty holds no pictures"),
-    ("@fake", "1.png is no picture"),
+    ("@fake", "1.png is not a picture"),
     ("@good.mkv @nothing.mp4", "nothing.mp4 is not there"),
     ("@short.mkv", "short.mkv is too short: 5 frames with 0 cuts"),
     ("@good.mkv --min_frames 11", "good.mkv is too short"),

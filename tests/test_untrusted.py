@@ -269,7 +269,7 @@ def test_lists_of_films_are_refused(tmp_path, begin):
 
 def test_pictures_that_claim_a_hundred_megapixels_are_refused(tmp_path):
     Image.new("1", (12000, 9000)).save(tmp_path / "0.png")
-    with pytest.raises(UserError, match=r"0\.png is no picture"):
+    with pytest.raises(UserError, match=r"0\.png is not a picture"):
         read_film(tmp_path / "0.png")
 
 
