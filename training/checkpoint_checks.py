@@ -169,7 +169,7 @@ def check_parents(parents, kind):
 
 
 def check_tensors(tensors, size):
-    """Raise ValueError if they are not plain finite weights that a file of `size` bytes can hold."""
+    """Raise ValueError if they are not plain, finite weights that `size` bytes can hold."""
     for tensor in tensors.values():
         if (
             type(tensor) is not torch.Tensor
