@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data import hdf5, stills
-from data.movie import Film, inspect, list_pictures, natural, opened, ticks
+from data.movie import Film, inspect, list_pictures, natural, open_film, ticks
 from data.shots import divide
 from runtime.errors import UserError
 
@@ -90,7 +90,7 @@ def search(folder, root, folders, passed):
 def is_film(path):
     """Whether ffmpeg finds a film in a file."""
     try:
-        with opened(path):
+        with open_film(path):
             return True
     except UserError:
         return False

@@ -47,9 +47,7 @@ def create(path, kind, attributes, replace=False):
         refuse_existing(path)
     with files.atomic_write(path) as tmp:
         if not replace:
-            refuse_existing(
-                path
-            )  # another process may have written it before this one got the lock
+            refuse_existing(path)  # another process may have written it before the lock was ours
         with new_file(tmp, kind, attributes) as file:
             yield file
 
@@ -109,9 +107,8 @@ def write_videos(dest, counts, make, attributes):
                 rows = slice(videos.start * steps, videos.stop * steps)
                 group["frames"][rows] = frames.reshape(-1, *frames.shape[2:])  # (V*T, C, H, W)
                 group["labels"][videos.start : videos.stop] = labels
-                group["positions"][rows] = positions.reshape(
-                    -1, *positions.shape[2:]
-                )  # (V*T, D, 2)
+                positions = positions.reshape(-1, *positions.shape[2:])  # (V*T, D, 2)
+                group["positions"][rows] = positions
 
 
 def chunks(count, split):
@@ -164,9 +161,8 @@ def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size
     """Fill in this process's part of a split's latents. Arguments as for `write_latents`."""
     frames = Frames(data_file, split)
     bounds = processes.local_rows(len(frames))
-    first, end = np.searchsorted(
-        frames.starts, bounds
-    )  # complete videos, about as many frames each
+    # Of several processes each encodes complete videos, about as many frames as the others.
+    first, end = np.searchsorted(frames.starts, bounds)
     starts = frames.starts[first : end + 1]
     corners = crop_corners(np.array(frames.shape[2:]) - crop, crops)
 

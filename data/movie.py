@@ -137,7 +137,7 @@ def list_pictures(folder):
 
 
 @contextmanager
-def opened(path):
+def open_film(path):
     """The container and the video stream of the file at `path`. Raises UserError if it has none."""
     try:
         with open(path, "rb") as file:
@@ -207,7 +207,7 @@ def read_timeline(film):
     be rounded to milliseconds (24 frames per second would be 23.998); and two packets may be one
     frame (interlaced television).
     """
-    with opened(film.path) as (container, stream):
+    with open_film(film.path) as (container, stream):
         times = read_times(film, container, stream)
         if not times.count:
             raise UserError(f"{film.path}: not one frame can be decoded; is it damaged?")
@@ -315,7 +315,7 @@ def played(film):
 
 def decoded(film, start):
     """Yield (seconds after the first frame, av.VideoFrame) of a file, from `start` or earlier."""
-    with opened(film.path) as (container, stream):
+    with open_film(film.path) as (container, stream):
         stream.thread_type = "AUTO"  # by frame where the codec can, else by slice
         if start and film.first is not None:
             with suppress(av.FFmpegError):  # if it fails, all of the film is read

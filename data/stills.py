@@ -14,13 +14,8 @@ SUFFIXES = {
     ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg",
     ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-ANIMATIONS = {
-    "AVIF",
-    "GIF",
-    "PNG",
-    "TIFF",
-    "WEBP",
-}  # of a JPEG, a second picture is a preview or a map of brightness
+# Formats whose further pictures are frames. Of a JPEG they are a preview or a map of brightness.
+ANIMATIONS = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}
 MAX_16 = 2**16 - 1  # of 16 bits
 MAX_PIXELS = 2**26  # of a picture, twice those of 8K: a small file may claim any number
 SUBFILE = 254  # a TIFF's tag for what a page is
@@ -29,14 +24,14 @@ THUMBNAIL = 1  # the bit in it of a page that is another one made small
 
 def read(path):
     """The picture at `path`, or its first: (height, width, 3) uint8. Raises UserError if none."""
-    with opened(path) as image:
+    with open_picture(path) as image:
         return pixels(image)
 
 
 def is_animation(path):
     """Whether `path` holds several pictures. What cannot be read holds none."""
     try:
-        with opened(path) as image:
+        with open_picture(path) as image:
             return image.format in ANIMATIONS and getattr(image, "is_animated", False)
     except UserError:
         return False
@@ -92,7 +87,7 @@ def pixels(image):
 
 
 @contextmanager
-def opened(path):
+def open_picture(path):
     """The picture at `path`, its header read. An error in the block is a UserError, too."""
     with open(path, "rb") as file, blame(path), Image.open(file) as image:
         yield image

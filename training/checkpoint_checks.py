@@ -171,11 +171,8 @@ def check_parents(parents, kind):
 def check_tensors(tensors, size):
     """Raise ValueError if they are not plain, finite weights that `size` bytes can hold."""
     for tensor in tensors.values():
-        if (
-            type(tensor) is not torch.Tensor
-            or tensor.layout is not torch.strided
-            or not tensor.is_cpu
-        ):
+        is_plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided
+        if not is_plain or not tensor.is_cpu:
             raise ValueError("model holds something else than tensors")
     # A view may repeat one number a trillion times: count what its shape claims, too.
     if sum(tensor.numel() * tensor.itemsize for tensor in tensors.values()) > size:
