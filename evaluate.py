@@ -1,4 +1,4 @@
-"""Measure predictions of held-out videos, by trained LSTMs and by rules that learn nothing: tables, curves, strips."""
+"""Measure predictions of held-out videos, by LSTMs and by rules that learn nothing."""
 
 from functools import partial
 from pathlib import Path
@@ -8,108 +8,119 @@ import torch
 
 from data import pictures
 from data.hdf5 import SPLITS, Frames, refuse_existing
-from evaluation import metrics, tables
-from evaluation.baselines import COPY, in_latents, in_pixels
+from evaluation import baselines, figures, metrics, tables
 from evaluation.windows import keep_predictions, read_windows
 from runtime import cli, files, limits
 from runtime.device import choose_device
 from runtime.errors import UserError
 from training.trained import Trained
 
+KNOWN = 5000  # training frames: their mean is a prediction, and the nearest one is looked for
+
 
 def flags():
     parser = cli.Parser(__doc__)
-    parser.add_argument("--model", action="append", default=[], help="checkpoint of train_lstm.py; may be repeated")
-    parser.add_argument(
-        "--data_file",
-        help="frames, ours or mnist_test_seq.npy (frames, videos, height, width); if not given: the first model's",
-    )
-    parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
-    parser.add_argument("--context", type=limits.at_least(2), default=10, help="frames fed in")
-    parser.add_argument("--horizon", type=limits.at_least(1), default=10, help="frames predicted after them")
-    parser.add_argument("--n", type=limits.at_least(1), default=1000, help="videos at most")
-    parser.add_argument(
-        "--stride", type=limits.at_least(1), help="frames from one window to the next; if not given: side by side"
-    )
-    parser.add_argument("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
-    parser.add_argument("--save_predictions", help="HDF5 file for what was predicted, and the truth")
-    parser.add_argument(
-        "--samples", type=limits.at_least(1), help="of --loss mdn, too: the best of so many for each video"
-    )
-    parser.add_argument(
-        "--forget", action=cli.Switch, default=False, help="the models also without memory, as the 2016 code sampled"
-    )
-    parser.add_argument("--temperature", type=limits.real(0), default=1.0, help="of the samples")
-    parser.add_argument("--seed", type=limits.seed, default=0, help="of the bootstrap, the strips and the samples")
-    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    add = parser.add_argument
+    add("--model", action="append", default=[], help="checkpoint of train_lstm.py; may be repeated")
+    data = "frames, ours or mnist_test_seq.npy (frames, videos, height, width)"
+    add("--data_file", help=f"{data}; if not given: the first model's")
+    add("--split", choices=SPLITS, default="test", help="where the videos are from")
+    add("--context", type=limits.at_least(2), default=10, help="frames fed in")
+    add("--horizon", type=limits.at_least(1), default=10, help="frames predicted after them")
+    add("--n", type=limits.at_least(1), default=1000, help="at most N videos")
+    stride = "frames from one window to the next; if not given: side by side"
+    add("--stride", type=limits.at_least(1), help=stride)
+    add("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
+    add("--save_predictions", help="HDF5 file for the predictions and the truth")
+    samples = "also the best of N samples for each video, with --loss mdn"
+    add("--samples", metavar="N", type=limits.at_least(1), help=samples)
+    forget = "also the models without memory, as the 2016 code sampled"
+    add("--forget", action=cli.Switch, default=False, help=forget)
+    add("--temperature", type=limits.real(0), default=1.0, help="of the samples")
+    add("--seed", type=limits.seed, default=0, help="of the bootstrap, the strips and the samples")
+    add("--device", help="if not given: cuda, else mps, else cpu")
     return parser
 
 
 def main(args):
-    if not args.model and not args.data_file:
-        raise UserError("nothing to measure: give --model, --data_file or both")
-    if args.save_predictions:
-        refuse_existing(args.save_predictions)
-    dest, device = Path(args.dest), choose_device(args.device)
-    models = [Trained(path, device) for path in args.model]
-    if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:
-        raise UserError("the models differ in their frames' size or skip: measure them one by one")
-    data_file, skip = args.data_file or models[0].data_file, models[0].skip if models else 1
-    crop = models[0].codec.frame_shape[1:] if models else None
-
-    if args.samples:
-        for model in models:
-            model.require_mixture("--samples")
-    length = args.context + args.horizon
-    frames, corners, size = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
-    if models and frames.shape[2:] != models[0].codec.frame_shape:
-        raise UserError(f"{data_file} has frames {frames.shape[2:]}, the model's are {models[0].codec.frame_shape}")
-    if not models and Path(data_file).suffix == ".npy":
-        raise UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
-    train = Frames(models[0].data_file if models else data_file, "train", crop)
-    known = train.evenly_spaced(5000).numpy()
-    predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
-    first_with = {model.codec.identity: model for model in reversed(models)}
-    for model in first_with.values():
-        predictors |= in_latents(model.codec, f", codec of {model.name}" if len(first_with) > 1 else "")
-    predictors |= {model.name: model.predict for model in models}
-    if corners is None:
-        predictors |= {f"{model.name}, codec's loss restored": model.predict_restored for model in models}
-    if args.forget:
-        predictors |= {f"{model.name}, state lost": model.forget for model in models}
-    if args.samples:
-        torch.manual_seed(args.seed)
-        note = f", best of {args.samples} samples"
-        predictors |= {model.name + note: partial(model.best_of, args.samples, args.temperature) for model in models}
+    models = load_models(args)
+    data_file = args.data_file or models[0].data_file
+    frames, corners, size = read_videos(data_file, models, args)
+    known = read_known(data_file, models)
+    predictors = baselines.collect(models, known, corners is None, args.forget, args.samples, args.temperature)
+    dest = Path(args.dest)
     files.lock_folder(dest)
-    print(f"{data_file}: {len(frames)} videos of {args.context} frames fed in and {args.horizon} to predict")
+    lengths = f"{args.context} frames fed in and {args.horizon} to predict"
+    print(f"{data_file}: {len(frames)} videos of {lengths}")
 
+    digits = None
     with keep_predictions(args.save_predictions, vars(args)) as keep:
-        digits = None
         if corners is not None and len(frames) > 1:
             digits = metrics.Digits(frames / np.float32(255), corners, size)
+        torch.manual_seed(args.seed)  # of the samples
         scores = metrics.measure(predictors, frames, args.context, digits, known, keep)
     if digits:
         runs = metrics.count_coherent_digits(scores, digits.threshold)
     elif corners is None:
-        runs = metrics.count_coherent_film(scores, COPY)
+        runs = metrics.count_coherent_film(scores, baselines.COPY)
     else:
-        print("one video: coherent and tracked frames are not counted, which takes digits of another to compare with")
+        print("coherent and tracked frames are not counted: that takes a second video's digits")
         runs = {name: {} for name in scores}
-    summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
 
-    about = {**vars(args), "data_file": str(data_file), "videos": len(frames)}
+    attributes = {**vars(args), "data_file": str(data_file), "videos": len(frames)}
     if digits:
-        about |= {"identity_threshold": digits.threshold, "identity_error": digits.error}
-    tables.write_json(dest / "metrics.json", about, summary)
+        attributes["identity_threshold"] = digits.threshold
+        attributes["identity_error"] = digits.error
+    summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
+    tables.write_json(dest / "metrics.json", attributes, summary)
     tables.write_csv(dest / "metrics.csv", scores)
     tables.print_table(summary)
-    pictures.save_curves(dest / "horizon.png", {name: rows["mse"].mean(0) for name, rows in scores.items()})
-    drawn = np.random.default_rng(args.seed).permutation(np.arange(4, len(frames)))[:4]
-    chosen = [*range(min(4, len(frames))), *drawn]
-    past, future = np.split(frames[chosen] / np.float32(255), [args.context], axis=1)
-    made = {model.name: model.predict(past, future)[:, -args.horizon :] for model in models}
-    pictures.save_strips(dest / "strips.png", chosen, past, future, made)
+    curves = {name: rows["mse"].mean(0) for name, rows in scores.items()}
+    pictures.save_curves(dest / "horizon.png", curves)
+    figures.save_strips(dest / "strips.png", models, frames, args.context, args.seed)
+    slotted = next(filter(figures.has_slots, models), None)
+    if slotted:
+        figures.save_slots(dest / "slots.png", slotted, frames, args.context)
+
+
+def load_models(args):
+    """The models to measure. Raises UserError if they cannot be measured, or not together."""
+    if not args.model and not args.data_file:
+        raise UserError("nothing to measure: give --model, --data_file or both")
+    if args.save_predictions:
+        refuse_existing(args.save_predictions)
+    device = choose_device(args.device)
+    models = [Trained(path, device) for path in args.model]
+    if len({(model.skip, model.codec.frame_shape) for model in models}) > 1:
+        raise UserError("the models differ in their frames' size or skip: measure them one by one")
+    if args.samples:
+        for model in models:
+            model.require_mixture("--samples")
+    return models
+
+
+def read_videos(data_file, models, args):
+    """What `read_windows` returns. Raises UserError if the models do not take such frames."""
+    skip = models[0].skip if models else 1
+    shape = models[0].codec.frame_shape if models else None
+    length = args.context + args.horizon
+    crop = shape and shape[1:]
+    windows = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
+    found = windows[0].shape[2:]
+    if models and found != shape:
+        raise UserError(f"{data_file} has frames {found}, the model's are {shape}")
+    return windows
+
+
+def read_known(data_file, models):
+    """Some frames of the training set, (N, channels, height, width) uint8."""
+    if models:
+        train = Frames(models[0].data_file, "train", models[0].codec.frame_shape[1:])
+    elif Path(data_file).suffix == ".npy":
+        raise UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
+    else:
+        train = Frames(data_file, "train")
+    return train.evenly_spaced(KNOWN).numpy()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Turn films, animations and folders of them, or of pictures, into small frames: a video a shot, in three splits."""
+"""Turn films, animations and folders of them, or of pictures, into small frames.
+
+Each shot becomes a video, in one of three splits.
+"""
 
 import argparse
 import os
@@ -9,35 +12,40 @@ from runtime import cli, limits
 from runtime.errors import UserError
 
 SIZES = hdf5.ATTRIBUTES["frame_size"]
+MAX_NAMES = 1000  # bytes of the films' names, as the file's source
+FRAME_SKIP = 3  # as in 2016, every third frame makes a sequence
 
 
 def flags():
     parser = cli.Parser(__doc__)
-    parser.add_argument(
-        "films", nargs="+", metavar="FILM", help="a film, or a folder of films, pictures or such folders"
-    )
-    parser.add_argument("--dest", default="data/movie.hdf5", help="the file to make")
-    parser.add_argument("--frame_size", type=hdf5.flag("frame_size"), default=64, help="short edge in pixels")
-    parser.add_argument(
-        "--shape", type=shape, help="pixels, as 64x48; if not given: the narrowest film's at --frame_size"
-    )
-    parser.add_argument("--grey", action=cli.Switch, default=False, help="one channel instead of red, green and blue")
-    fps = "frames a second; if not given: the average rate of the slowest film (of pictures without times: 24)"
-    parser.add_argument("--fps", type=hdf5.flag("frame_rate"), help=fps)
-    parser.add_argument("--start", type=limits.real(0), default=0.0, help="seconds of each film to leave out")
-    parser.add_argument("--end", type=limits.real(0, above=True), help="seconds; if not given: to each film's end")
-    parser.add_argument("--crop_bars", action=cli.Switch, default=False, help="remove black bars at the edges")
+    add = parser.add_argument
+    films = "a film, or a folder of films, pictures or such folders"
+    add("films", nargs="+", metavar="FILM", help=films)
+    add("--dest", default="data/movie.hdf5", help="the file to make")
+    edge = "short edge in pixels"
+    add("--frame_size", type=hdf5.flag("frame_size"), default=64, help=edge)
+    narrowest = "pixels, as 64x48; if not given: the narrowest film's at --frame_size"
+    add("--shape", type=shape, help=narrowest)
+    grey = "one channel instead of red, green and blue"
+    add("--grey", action=cli.Switch, default=False, help=grey)
+    fps = "frames per second; if not given: the average rate of the slowest film (of pictures without times: 24)"
+    add("--fps", type=hdf5.flag("frame_rate"), help=fps)
+    add("--start", type=limits.real(0), default=0.0, help="seconds of each film to leave out")
+    add("--end", type=limits.real(0, above=True), help="seconds; if not given: to each film's end")
+    add("--crop_bars", action=cli.Switch, default=False, help="remove black bars at the edges")
     cuts = "begin a video at each cut, see data/shots.py"
-    parser.add_argument("--detect_cuts", action=cli.Switch, default=True, help=cuts)
-    parser.add_argument("--split", type=limits.shares, default="80/10/10", help="shares of train, valid and test")
-    by = f"""what is dealt to the splits: whole films, each film's shots, or what folders train, valid and test hold;
-        auto: such folders if all films are in them; films if there are {footage.MANY}, or most are too short to divide;
-        else shots"""
-    parser.add_argument("--split_by", choices=("auto", "film", "shot", "folder"), default="auto", help=by)
+    add("--detect_cuts", action=cli.Switch, default=True, help=cuts)
+    add("--split", type=limits.shares, default="80/10/10", help="shares of train, valid and test")
+    by = (
+        "what is dealt to the splits: whole films, each film's shots, or what folders train, valid "
+        "and test hold; auto: such folders if all films are in them; films if there are "
+        f"{footage.MANY}, or most are too short to divide; else shots"
+    )
+    add("--split_by", choices=("auto", "film", "shot", "folder"), default="auto", help=by)
     lists = "a list of films by split, with lines such as: train walking/person01.avi; films not in it are left out"
-    parser.add_argument("--split_file", metavar="FILE", help=lists)
+    add("--split_file", metavar="FILE", help=lists)
     least = "drop shorter shots and films; of one frame, nothing can be predicted"
-    parser.add_argument("--min_frames", type=limits.at_least(1), default=2, help=least)
+    add("--min_frames", type=limits.at_least(1), default=2, help=least)
     return parser
 
 
@@ -57,34 +65,58 @@ def main(args):
     hdf5.refuse_existing(args.dest)
     shares = [int(share) for share in args.split.split("/")]
 
-    films, passed = footage.find(args.films)
-    listed = footage.read_list(args.split_file, films) if args.split_file else films
-    left_out = len(films) - len(listed)
-    width, height = map(int, args.shape.lower().split("x")) if args.shape else (args.frame_size, args.frame_size)
-    selection = args.fps, args.start, args.end, args.crop_bars
-    films = footage.inspect_all(listed, passed, args.min_frames, (height, width), *selection)
+    found, passed = footage.find(args.films)
+    listed = footage.read_list(args.split_file, found) if args.split_file else found
+    size = (args.frame_size, args.frame_size)
+    if args.shape:
+        width, height = map(int, args.shape.lower().split("x"))
+        size = (height, width)
+    selection = (args.fps, args.start, args.end, args.crop_bars)
+    films = footage.inspect_all(listed, passed, args.min_frames, size, *selection)
     rate = movie.common_rate(films, args.fps)
     split_by = "file"
     if not args.split_file:
         split_by = footage.choose_splits(films, args.split_by, shares, rate, args.min_frames)
-    height, width = (height, width) if args.shape else movie.common_shape(films)
+    if not args.shape:
+        size = movie.common_shape(films)
+    height, width = size
 
-    names = ",".join(Path(path).resolve().name for path in args.films)
-    if len(os.fsencode(names)) > 1000:
-        names = f"{Path(args.films[0]).resolve().name} and {len(args.films) - 1} others"
-    about = {**vars(args), "films": names, "fps": rate, "end": max(film.end for film in films)}
-    about |= {"frame_size": min(width, height), "shape": f"{width}x{height}"}
-    about |= {"split_by": split_by, "split_file": args.split_file or ""}
-    about |= {"source": names, "frame_rate": rate, "frame_skip": 3}  # as in 2016, every third frame makes a sequence
+    names = name_films(args.films)
+    attributes = {
+        **vars(args),
+        "films": names,
+        "fps": rate,
+        "end": max(film.end for film in films),
+        "frame_size": min(size),
+        "shape": f"{width}x{height}",
+        "split_by": split_by,
+        "split_file": args.split_file or "",
+        "source": names,
+        "frame_rate": rate,
+        "frame_skip": FRAME_SKIP,
+    }
     frame = (1 if args.grey else 3, height, width)
-    counts = shots.write_films(args.dest, films, frame, rate, shares, args.detect_cuts, args.min_frames, about)
+    counts = shots.write_films(args.dest, films, frame, rate, shares, args.detect_cuts, args.min_frames, attributes)
+    footage.report(films, passed, len(found) - len(listed), size)
+    report(args.dest, counts, f"{width}x{height} pixels, {rate:.4g} a second")
 
-    footage.report(films, passed, left_out, (height, width))
+
+def name_films(paths):
+    """The names of the films and folders, without their paths; only the first if they are many."""
+    names = [Path(path).resolve().name for path in paths]
+    joined = ",".join(names)
+    if len(os.fsencode(joined)) > MAX_NAMES:
+        return f"{names[0]} and {len(names) - 1} others"
+    return joined
+
+
+def report(dest, counts, form):
+    """Print what was written. counts: {split: (frames, shots)}; form: of the frames, in words."""
     for split in ("train", "valid"):
         if not counts[split][1]:
             print(f"nothing in {split}: the scripts that train will want some")
-    told = ", ".join(f"{frames} {split} frames (shots: {count})" for split, (frames, count) in counts.items())
-    print(f"{args.dest}: {told}, {width}x{height} pixels, {rate:.4g} a second")
+    parts = [f"{frames} {split} frames (shots: {n})" for split, (frames, n) in counts.items()]
+    print(f"{dest}: {', '.join(parts)}, {form}")
 
 
 if __name__ == "__main__":

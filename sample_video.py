@@ -1,4 +1,4 @@
-"""Render held-out videos beside the LSTM's prediction: primed with true frames, then fed its own output."""
+"""Render held-out videos beside the LSTM's prediction: fed true frames, then its own output."""
 
 from pathlib import Path
 
@@ -15,93 +15,143 @@ from runtime.device import choose_device, fast_bfloat16
 from runtime.errors import UserError
 from training.trained import Trained
 
+MAX_CONTEXT = 30  # frames fed in, if --context is not given
+REPORTED = 10  # free-running frames whose error is printed
+SLOWEST = 0.01  # frames per second: a GIF knows no longer delays
+
 
 def flags():
     parser = cli.Parser(__doc__)
-    parser.add_argument(
-        "--model", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py; it names its codec and frames"
-    )
-    parser.add_argument("--data_file", help="frames; if not given: those the model was trained on")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="where the videos are from")
-    parser.add_argument(
-        "--prime", type=limits.at_least(1), help="frames fed in; if not given: half of the median video, at most 30"
-    )
-    parser.add_argument("--predict", type=limits.at_least(1), default=30, help="frames predicted after them")
-    parser.add_argument("--n", type=limits.at_least(1), default=8, help="videos")
-    parser.add_argument("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
-    parser.add_argument("--format", choices=("gif", "mp4", "png"), default="gif", help="png: a sheet of all frames")
-    parser.add_argument(
-        "--plain", action=cli.Switch, default=False, help="the prediction alone, as the original had it"
-    )
-    parser.add_argument("--temperature", type=limits.real(0), help="of samples of --loss mdn; if not given: its mean")
-    parser.add_argument(
-        "--restore", action=cli.Switch, default=False, help="add what the codec loses of the last true frame"
-    )
-    parser.add_argument(
-        "--fps",
-        type=limits.real(0, 1000, above=True),
-        help="frames per second (a GIF shows at most 50); if not given: as the data says",
-    )
-    parser.add_argument("--scale", type=limits.at_least(1), default=3, help="screen pixels a pixel")
-    parser.add_argument("--seed", type=limits.seed, default=0, help="of the choice of videos and of samples")
-    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
-    parser.add_argument(
-        "--amp", action=cli.Switch, help="paint in bfloat16; if not given: where the hardware is fast at it"
-    )
+    add = parser.add_argument
+    model = "checkpoint of train_lstm.py; it names its codec and frames"
+    add("--model", default="runs/lstm/best.pt", help=model)
+    add("--data_file", help="frames; if not given: those the model was trained on")
+    add("--split", choices=SPLITS, default="test", help="where the videos are from")
+    context = f"frames fed in; if not given: half of the median video, at most {MAX_CONTEXT}"
+    add("--context", "--prime", type=limits.at_least(1), help=context)
+    horizon = "frames predicted after them"
+    add("--horizon", "--predict", type=limits.at_least(1), default=30, help=horizon)
+    add("--n", type=limits.at_least(1), default=8, help="videos")
+    add("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
+    add("--format", choices=("gif", "mp4", "png"), default="gif", help="png: a sheet of all frames")
+    plain = "the prediction alone, as the original had it"
+    add("--plain", action=cli.Switch, default=False, help=plain)
+    temperature = "of samples of --loss mdn; if not given: its mean"
+    add("--temperature", type=limits.real(0), help=temperature)
+    restored = "add what the codec loses of the last true frame"
+    add("--restore", action=cli.Switch, default=False, help=restored)
+    fps = "frames per second (a GIF shows at most 50); if not given: as the data says"
+    add("--fps", type=limits.real(0, 1000, above=True), help=fps)
+    add("--scale", type=limits.at_least(1), default=3, help="screen pixels per pixel")
+    add("--seed", type=limits.seed, default=0, help="of the choice of videos and of samples")
+    add("--device", help="if not given: cuda, else mps, else cpu")
+    amp = "decode in bfloat16; if not given: where the hardware is fast at it"
+    add("--amp", action=cli.Switch, help=amp)
     return parser
 
 
 def main(args):
-    model = Trained(args.model, device := choose_device(args.device))
+    device = choose_device(args.device)
+    model = Trained(args.model, device)
     torch.manual_seed(args.seed)
-    codec, skip, data_file = model.codec, model.skip, args.data_file or model.data_file
-    frames = Frames(data_file, args.split, crop=codec.frame_shape[1:])
-    if frames.shape[1:] != codec.frame_shape:
-        raise UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {codec.frame_shape[0]}")
+    frames = open_frames(args, model)
     if args.temperature is not None:
         model.require_mixture("--temperature")
-    lengths = -(-np.diff(frames.starts) // skip)  # of each video, in frames that the LSTM sees
-    prime = args.prime or int(np.clip(np.median(lengths) // 2, 1, 30))  # the other half is truth to compare with
-    long_enough = np.flatnonzero(lengths >= prime)
-    if not len(long_enough):
-        raise UserError(f"no {args.split} video has {prime} frames to prime with: lower --prime to {lengths.max()}")
+    length, chosen = choose_videos(args, frames, model.skip)
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     files.writable_folder(dest)
-    chosen = np.random.default_rng(args.seed).permutation(long_enough)[: args.n]
 
-    rows = [range(*frames.starts[v : v + 2], skip)[: prime + args.predict] for v in chosen]  # a shot may be long
-    truth = [frames.__getitems__(list(r)) for r in rows]
-    context = torch.stack([video[:prime] for video in truth])
-    latents = codec.encode_videos(context)
-    with torch.no_grad():
-        predicted = model.lstm.rollout(latents, args.predict, args.temperature)
+    truth = read_videos(frames, chosen, model.skip, length + args.horizon)
+    context = torch.stack([video[:length] for video in truth])  # (V, T, C, H, W)
     amp = fast_bfloat16(device) if args.amp is None else args.amp
-    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-        predicted = codec.decode(predicted).cpu()
-    again = codec.decode(latents[:, :, 0]).cpu()
+    predicted, reconstructed = predict(model, context, args.horizon, args.temperature, amp)
     if args.restore:
-        predicted = restore(predicted, unit_scale(context), again)
+        predicted = restore(predicted, unit_scale(context), reconstructed)
 
-    fps = max(args.fps or frames.attributes["frame_rate"] / skip, 0.01)  # a GIF knows no longer frames
-    for v, true, video in zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True):
+    fps = max(args.fps or frames.attributes["frame_rate"] / model.skip, SLOWEST)
+    videos = zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True)
+    for v, true, video in videos:
         target = dest / f"{args.split}_{v:04d}.{args.format}"
         if args.plain:
             save_plain(target, video, fps, args.scale)
         else:
-            save_comparison(target, true, video, prime, fps, args.scale)
-    last = unit_scale(context[:, -1:]).expand(-1, args.predict, -1, -1, -1)
-    print(f"{dest}: {len(chosen)} videos of the {args.split} split, {prime} frames fed in; squared error of a frame:")
-    report("reconstruction by the codec", again, [video[:prime] for video in truth])
-    report("primed, one step ahead", predicted[:, 1:prime], [video[1:prime] for video in truth])
-    ahead = [video[prime:][:10] for video in truth]
-    report(f"first {min(10, args.predict)} free-running frames", predicted[:, prime:], ahead)
-    report("last primed frame copied instead", last, ahead)
+            save_comparison(target, true, video, length, fps, args.scale)
+
+    print(f"{dest}: {len(chosen)} videos of the {args.split} split, {length} frames fed in; squared error per frame:")
+    report(truth, context, predicted, reconstructed)
 
 
-def report(name, predicted, truth):
-    """Print the mean squared error, summed over a frame, where there is truth to compare with."""
-    pairs = zip(predicted, truth, strict=True)
-    errors = torch.cat([(video[: len(true)] - unit_scale(true)).square().sum((1, 2, 3)) for video, true in pairs])
+def open_frames(args, model):
+    """The frames of the split. Raises UserError if the codec does not take such frames."""
+    data_file = args.data_file or model.data_file
+    wanted = model.codec.frame_shape
+    frames = Frames(data_file, args.split, crop=wanted[1:])
+    if frames.shape[1:] != wanted:
+        raise UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {wanted[0]}")
+    return frames
+
+
+def choose_videos(args, frames, skip):
+    """How many frames to feed in, and which videos, (V,). Raises UserError if all are too short."""
+    lengths = -(-np.diff(frames.starts) // skip)  # of each video, in frames that the LSTM gets
+    half = int(np.median(lengths) // 2)  # the other half is truth to compare with
+    length = args.context or min(max(half, 1), MAX_CONTEXT)
+    long_enough = np.flatnonzero(lengths >= length)
+    if not len(long_enough):
+        raise UserError(f"no {args.split} video has {length} frames to feed in: lower --context to {lengths.max()}")
+    shuffled = np.random.default_rng(args.seed).permutation(long_enough)
+    return length, shuffled[: args.n]
+
+
+def read_videos(frames, videos, skip, length):
+    """Every skip-th frame of each video, `length` at most: a list of (T, C, H, W) uint8."""
+    truth = []
+    for v in videos:
+        rows = range(frames.starts[v], frames.starts[v + 1], skip)
+        truth.append(frames.__getitems__(list(rows[:length])))
+    return truth
+
+
+@torch.no_grad()
+def predict(model, context, horizon, temperature, amp):
+    """Predicted frames (V, T + horizon, C, H, W) and the context through the codec, in [0, 1].
+
+    context: (V, T, C, H, W) uint8. The first predicted frame is the first true one through the
+    codec.
+    """
+    codec = model.codec
+    latents = codec.encode_videos(context)  # (V, T, 2, z)
+    means = model.lstm.rollout(latents, horizon, temperature)  # (V, T + horizon, z)
+    with torch.autocast(codec.device.type, torch.bfloat16, enabled=amp):
+        predicted = codec.decode(means)
+    reconstructed = codec.decode(latents[:, :, 0])
+    return predicted.cpu(), reconstructed.cpu()
+
+
+def report(truth, context, predicted, reconstructed):
+    """Print squared errors of what was predicted, of the codec, and of a copy of the last frame."""
+    length = context.shape[1]
+    horizon = predicted.shape[1] - length
+    primed = [video[1:length] for video in truth]
+    free = [video[length:][:REPORTED] for video in truth]
+    copy = unit_scale(context[:, -1:]).expand(-1, horizon, -1, -1, -1)  # (V, horizon, C, H, W)
+    report_error("reconstruction by the codec", reconstructed, context)
+    report_error("fed the truth, one step ahead", predicted[:, 1:length], primed)
+    name = f"first {min(REPORTED, horizon)} free-running frames"
+    report_error(name, predicted[:, length:], free)
+    report_error("last true frame copied instead", copy, free)
+
+
+def report_error(name, predicted, truth):
+    """Print the squared error summed over a frame, a mean over the frames that have a true one.
+
+    predicted: (V, T, C, H, W) in [0, 1]; truth: uint8 videos, which may be shorter.
+    """
+    errors = []
+    for video, true in zip(predicted, truth, strict=True):
+        difference = video[: len(true)] - unit_scale(true)
+        errors.append(difference.square().sum((1, 2, 3)))
+    errors = torch.cat(errors)
     print(f"  {name:34}" + (f"{errors.mean():7.1f}" if len(errors) else "  no frames to compare"))
 
 

@@ -1,1 +1,1 @@
-"""All that knows a file of pixels or latents: HDF5, MNIST's files, bouncing digits, pictures and GIFs."""
+"""Files of pixels and latents: HDF5, MNIST, bouncing digits, films, pictures and GIFs."""

@@ -1,9 +1,9 @@
 """Which films there are in the files and folders that were named, and which split each goes to.
 
-A folder is searched with all folders in it, hidden ones aside, in natural order (2 before 10). The still pictures of
-one folder, in natural order, are one film. Each file of a film or an animation (GIF, PNG, WebP, AVIF or TIFF of several
-frames) is one. Where a folder itself holds both stills and films, the fewer of them are passed over: posters beside
-films, a preview beside frames.
+A folder is searched with all folders in it, hidden ones aside, in natural order (2 before 10). The
+still pictures of one folder, in natural order, are one film. Each file of a film or an animation
+(GIF, PNG, WebP, AVIF or TIFF of several frames) is one. Where a folder itself holds both stills and
+films, the fewer of them are passed over: posters beside films, a preview beside frames.
 """
 
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data import hdf5, stills
-from data.movie import Film, inspect, list_pictures, natural, opened, ticks
+from data.movie import Film, inspect, list_pictures, natural, open_film, ticks
 from data.shots import divide
 from runtime.errors import UserError
 
@@ -23,18 +23,21 @@ SPLIT_NAMES |= dict.fromkeys(("valid", "val", "validation", "dev"), "valid")
 MANY = 20  # films; from so many on, whole films are dealt to the splits
 # What often lies beside films and is none: passed over without a word, where other files that are none are told.
 NO_FILMS = {
-    ".ass", ".csv", ".db", ".flac", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".m4a",
-    ".mat", ".md", ".mp3", ".npy", ".npz", ".ogg", ".pdf", ".pkl", ".pt", ".py", ".rar", ".sh", ".srt", ".tar", ".tsv",
-    ".txt", ".vtt", ".wav", ".xml", ".yaml", ".yml", ".zip",
+    ".ass", ".csv", ".db", ".flac", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json",
+    ".jsonl", ".log", ".m4a", ".mat", ".md", ".mp3", ".npy", ".npz", ".ogg", ".pdf", ".pkl", ".pt",
+    ".py", ".rar", ".sh", ".srt", ".tar", ".tsv", ".txt", ".vtt", ".wav", ".xml", ".yaml", ".yml",
+    ".zip",
 }  # fmt: skip
 
 
 def find(paths):
-    """The films in `paths`, each once, and sentences about the files in folders that were passed over.
+    """The films in `paths`, each once, and sentences about files in folders that are passed over.
 
     Raises UserError if there is nothing at a path, or no film in it.
     """
-    films, passed, folders = {}, [], set()
+    films = {}
+    passed = []
+    folders = set()
     for path in map(Path, paths):
         if path.is_dir():
             found = list(search(path, path, folders, passed))
@@ -42,7 +45,7 @@ def find(paths):
             if not found and not known:
                 raise UserError(f"{path} holds no pictures and no films; name another folder, or a film")
         else:
-            kind = "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
+            kind = kind_of(path)
             found = [Film(path, kind, path.parent)]
             if kind == "animation" and path.exists() and not stills.is_animation(path):
                 stills.read(path)  # which says if it is none
@@ -52,24 +55,29 @@ def find(paths):
     return list(films.values()), passed
 
 
+def kind_of(path):
+    return "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
+
+
 def search(folder, root, folders, passed):
     """Yield the films in `folder` and all folders in it, but for `folders`, searched before: links may lead back."""
     if real(folder) in folders:
         return
     folders.add(real(folder))
     try:
-        inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        visible.sort(key=natural)
         pictures = list_pictures(folder)
     except OSError as error:
         if folder == root:
             raise UserError(f"{folder} cannot be read: {error.strerror}") from None
         passed.append(f"{folder} cannot be read: {error.strerror}")
         return
-    films, still = [], set(pictures)
-    for path in inside:
+    still = set(pictures)
+    films = []
+    for path in visible:
         if path.is_file() and path not in still and path.suffix.lower() not in NO_FILMS:
-            kind = "animation" if path.suffix.lower() in stills.SUFFIXES else "film"
-            films.append(Film(path, kind, root, named=False))
+            films.append(Film(path, kind_of(path), root, named=False))
     if pictures:
         films = [film for film in films if film.kind == "animation" or is_film(film.path)]
         if len(films) < len(pictures):
@@ -78,7 +86,7 @@ def search(folder, root, folders, passed):
         else:
             passed += [f"{path} is a picture beside films" for path in pictures]
     yield from films
-    for path in inside:
+    for path in visible:
         if path.is_dir():
             yield from search(path, root, folders, passed)
 
@@ -91,7 +99,7 @@ def real(path):
 def is_film(path):
     """Whether ffmpeg finds a film in a file."""
     try:
-        with opened(path):
+        with open_film(path):
             return True
     except UserError:
         return False
@@ -100,8 +108,8 @@ def is_film(path):
 def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
     """Those of `films` that can be read and give at least `min_frames` frames, inspected.
 
-    `passed` is extended by sentences about the others. The rest as of `inspect`. Raises UserError if none is left, or
-    if one cannot be read that was named itself.
+    `passed` is extended by sentences about the others. The other arguments are those of `inspect`.
+    Raises UserError if none is left, or if one cannot be read that was named itself.
     """
     usable = []
     for film in tqdm(films, desc="looking at films", unit="film", disable=None):
@@ -118,21 +126,23 @@ def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
         else:
             usable.append(film)
     if not usable:
-        raise UserError(passed[-1] + ("" if len(films) == 1 else f"; nor can another of {len(films)} films be taken"))
+        others = "" if len(films) == 1 else f"; none of the {len(films)} films can be used"
+        raise UserError(passed[-1] + others)
     return usable
 
 
 def read_list(path, films):
     """Set the split of each film that the list at `path` names; return these films.
 
-    Its lines are `train PATH`, `valid PATH` or `test PATH`, with paths as of the folders that were named, or of the
-    list's own; empty ones and those that begin with # are comments. Raises UserError if a line is none of these, or
-    its path no film or in two splits.
+    Its lines are `train PATH`, `valid PATH` or `test PATH`, with paths relative to a folder that
+    was named or to the list's own. Empty lines and those that begin with # are comments. Raises
+    UserError if a line is none of these, or if its path is no film or in two splits.
     """
     places = {film.root for film in films} | {Path(path).parent}
     by_path = {real(film.path): film for film in films}
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
             split, _, name = line.strip().replace("\t", " ", 1).partition(" ")
             name = name.strip()
             if "\0" in line:
@@ -143,10 +153,10 @@ def read_list(path, films):
                 raise UserError(f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a path")
             found = {real(place / name) for place in places} & by_path.keys()
             if not found:
-                raise UserError(f"{path}, line {number}: {name:.200} is none of the {len(films)} films found")
+                raise UserError(f"{where}: {name:.200} is none of the {len(films)} films found")
             for film in map(by_path.get, found):
                 if film.split not in (None, split):
-                    raise UserError(f"{path}, line {number}: {name:.200} is in {film.split} already; delete one line")
+                    raise UserError(f"{where}: {name:.200} is in {film.split} already; delete one line")
                 film.split = split
     listed = [film for film in films if film.split]
     if not listed:
@@ -155,11 +165,10 @@ def read_list(path, films):
 
 
 def choose_splits(films, split_by, shares, rate, min_frames):
-    """Set the split of each film, unless films are divided; return how it was chosen: "folder", "film" or "shot".
+    """Set the split of each film, unless films are divided; return "folder", "film" or "shot".
 
-    split_by: one of these, or "auto": by folder if all films are in folders train, valid and test, at least two of
-    them; by film if there are MANY, or most are too short to be divided at `rate` frames a second; else by shot.
-    shares: three whole numbers; min_frames: as of `divide`. Raises UserError if it cannot be done.
+    split_by: how it is chosen, one of these or "auto", see `best_way`; shares: three integers;
+    min_frames: as for `divide`; rate: frames per second. Raises UserError if it cannot be done.
     """
     if split_by == "auto":
         folders = {split_folder(film) for film in films}
@@ -190,23 +199,18 @@ def split_folder(film):
 
 
 def deal(films, shares):
-    """Set the split of each film so that every split is spread evenly over the films, as they are in order.
+    """Set the split of each film, with every split spread evenly over the films in their order.
 
-    So each has its part of every class, where classes are folders. It is the same at every run. shares: three whole
-    numbers, the parts of train, valid and test. Raises UserError if there are fewer films than splits with a share.
+    So each split has its part of every class, where classes are folders. It is the same in every
+    run. shares: three integers, the parts of train, valid and test. Raises UserError if there are
+    fewer films than splits with a share.
     """
     wanted = sum(share > 0 for share in shares)
     if len(films) < wanted:
         raise UserError(
             f"--split_by film: {wanted} splits have shares of --split, and there are {len(films)} films: give more"
         )
-    counts = [max(int(len(films) * share / sum(shares)), share > 0) for share in shares]
-    while sum(counts) != len(films):  # what rounding left, or took, goes where it is missed most, or least
-        missing = [len(films) * share / sum(shares) - count for share, count in zip(shares, counts, strict=True)]
-        if sum(counts) < len(films):
-            counts[missing.index(max(missing))] += 1
-        else:
-            counts[counts.index(max(counts))] -= 1
+    counts = films_per_split(len(films), shares)
     given = [0, 0, 0]
     for i, film in enumerate(films, 1):
         due = [count * i / len(films) - has for count, has in zip(counts, given, strict=True)]
@@ -215,14 +219,30 @@ def deal(films, shares):
         film.split = hdf5.SPLITS[k]
 
 
+def films_per_split(total, shares):
+    """Three counts that sum to `total`, near the shares; at least one where there is a share."""
+    exact = [total * share / sum(shares) for share in shares]
+    counts = [max(int(part), share > 0) for part, share in zip(exact, shares, strict=True)]
+    while sum(counts) < total:  # rounding left some: they go where they are missed most
+        missing = [part - count for part, count in zip(exact, counts, strict=True)]
+        counts[missing.index(max(missing))] += 1
+    while sum(counts) > total:
+        counts[counts.index(max(counts))] -= 1
+    return counts
+
+
 def report(films, passed, left_out, shape):
-    """Print what was not taken, and what was not taken whole. left_out: films that a list does not name; see `find`."""
+    """Print which films were not taken, or not in full.
+
+    passed: as of `find`; left_out: how many films the list does not name; shape: (height, width).
+    """
     if passed:
         print(f"passed over: {len(passed)}; the first: {passed[0]}")
     if left_out:
         print(f"not in the list, and left out: {left_out}")
     if cropped := [film for film in films if film.shape != shape]:
-        print(f"cropped around the centre to {shape[1]}x{shape[0]}: {len(cropped)} of {len(films)} films")
+        size = f"{shape[1]}x{shape[0]}"
+        print(f"cropped around the centre to {size}: {len(cropped)} of {len(films)} films")
     if empty := [film for film in films if not film.shots]:
         print(f"dropped: {len(empty)}; the first: {empty[0].problem or f'{empty[0].path} is too short for a shot'}")
     damaged = [film for film in films if film.damaged]

@@ -1,6 +1,7 @@
-"""Films, animations and folders of pictures to small frames: decoded at a constant rate, upright, averaged, cropped.
+"""Films, animations and folders of pictures to small frames.
 
-Nothing here holds more than a few frames.
+They are decoded at a constant rate, set upright, averaged and cropped. Nothing here holds more than
+a few frames.
 """
 
 import itertools
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -19,28 +21,38 @@ from av.stream import Disposition
 from data import hdf5, stills
 from runtime.errors import UserError
 
-PICTURES_RATE = 24.0  # frames a second where nothing says it: of folders of pictures, of pages
+PICTURES_RATE = 24.0  # frames per second where nothing says it: of folders of pictures, of pages
 PROBED = 12  # frames decoded where a file contradicts itself about its rate
 SAMPLES = 16  # frames over the film in which black bars are looked for
 BLACK = 24  # a bar's pixels are darker than this on average, of 255
 MAX_ASPECT = 100  # long edge over short edge of a frame
+TOLERANCE = 1.005  # of a rate: 30 stands for 29.97
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
+LISTS = (b"#EXTM3U", b"ffconcat")  # how lists of other files begin
 
 
 @dataclass
 class Film:
     """A film, an animation or a folder of pictures, and what is taken from it.
 
-    kind: "film" (ffmpeg reads it), "animation" (Pillow reads it) or "pictures"; root: the folder that was named and
-    holds it; named: it was named itself; split: where all of it goes, None if it is to be divided. `inspect` and what
-    reads the film set the rest.
+    Given:
+    kind             "film" (ffmpeg reads it), "animation" (Pillow reads it) or "pictures"
+    root             the folder that was named and holds it
+    named            whether it was named itself
+    split            where all of it goes, None if it is to be divided
 
-    cover: (height, width) that a small frame fills and, along one edge, may overhang; default_rate: frames a second of
-    pictures without times; rate: frames a second on average; start, end: seconds after the first frame; first: the
-    first frame's own time in seconds, None if the frames carry none; crop: left, top, width, height as shares of the
-    stored frame; shape: (height, width) of the small frames before `shrinker` crops them; damaged: some of the file is
-    missing or does not decode; frames: how many were taken; shots: how many shots were kept; problem: why
-    none were, where it is not that they are short.
+    Set by `inspect` and by what reads the film:
+    cover            (height, width) that a small frame fills and, along one edge, may overhang
+    default_rate     frames per second of pictures without times
+    rate             frames per second on average
+    start, end       seconds after the first frame
+    first            the first frame's own time in seconds, None if the frames carry none
+    pixel_aspect     width of a pixel over its height
+    crop             left, top, width, height as fractions of the stored frame
+    shape            (height, width) of the small frames before `shrinker` crops them
+    damaged          some of the file is missing or does not decode
+    frames, shots    how many were taken, and kept
+    problem          why no shot was kept, if not for being short
     """
 
     path: Path
@@ -64,12 +76,14 @@ class Film:
 
 
 def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
-    """Find out what there is of a film: packets are counted, of animations all frames; few others are decoded.
+    """Find out what there is of a film.
 
-    cover: as of Film; fps: the rate of pictures without times; start, end: seconds; crop_bars: leave out black bars.
-    Raises UserError if there is nothing to see or none of it is selected.
+    Packets are counted, of animations all frames; few others are decoded. cover: as in Film; fps:
+    the rate of pictures without times; start, end: seconds; crop_bars: leave out black bars. Raises
+    UserError if there is nothing to see or none of it is selected.
     """
-    film.cover, film.default_rate = cover, fps or PICTURES_RATE
+    film.cover = cover
+    film.default_rate = fps or PICTURES_RATE
     if film.kind == "pictures":
         film.rate = film.default_rate
         film.end = len(list_pictures(film.path)) / film.rate
@@ -80,24 +94,34 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         film.end = sum(seconds[:-1]) + min(seconds[-1], usual)  # many hold their last picture for long
     else:
         read_timeline(film)
-    if not hdf5.ATTRIBUTES["frame_rate"][0] <= film.rate <= hdf5.ATTRIBUTES["frame_rate"][1]:
+    slowest, fastest = hdf5.ATTRIBUTES["frame_rate"]
+    if not slowest <= film.rate <= fastest:
         raise UserError(f"{film.path} claims {film.rate:.3g} frames a second; is it damaged?")
     if start >= film.end:
         raise UserError(f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds")
-    film.start, film.end = start, min(film.end, end or math.inf)
-    seen = next(frames_from(film, film.start), None)
-    if seen is None:
+    film.start = start
+    film.end = min(film.end, end or math.inf)
+    frame = first_frame(film, film.start)
+    if frame is None:
         raise UserError(f"{film.path}: not one frame can be decoded; is it damaged?")
     if crop_bars:
         film.crop = find_bars(film)
-    film.shape = small_shape(film, seen[1])
+    film.shape = small_shape(film, frame)
     if max(film.shape) > MAX_ASPECT * min(film.shape):
         raise UserError(f"{film.path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?")
 
 
+def first_frame(film, start):
+    """The first av.VideoFrame from `start` seconds on, or a bit earlier; None if none decodes."""
+    for _, frame in frames_from(film, start):
+        return frame
+    return None
+
+
 def natural(path):
     """A key to sort by: frame2 before frame10."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", path.name)], path.name
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if part.isdecimal() else part.lower() for part in parts], path.name
 
 
 def list_pictures(folder):
@@ -107,22 +131,24 @@ def list_pictures(folder):
 
 
 @contextmanager
-def opened(path):
+def open_film(path):
     """The container and the video stream of the file at `path`. Raises UserError if it has none."""
     try:
         with open(path, "rb") as file:
-            if file.read(8).startswith((b"#EXTM3U", b"ffconcat")):  # ffmpeg would wait for a live one to go on
+            if file.read(8).startswith(LISTS):  # ffmpeg would wait for a live one to go on
                 raise UserError(f"{path} is a list of other files; name these one by one")
-        # The prefix keeps a colon or a percent sign in a name from meaning a protocol or a series of files.
+        # The prefix keeps a colon or a percent sign in a name from meaning a protocol or a series
+        # of files.
         container = av.open(f"file:{path}", metadata_errors="ignore")
     except FileNotFoundError:
         raise UserError(f"{path} is not there; name a film, or a folder of films or pictures") from None
     except av.FFmpegError as error:
-        raise UserError(f"{path} cannot be read as a film ({error.strerror}); is it one, and whole?") from None
+        raise UserError(f"{path} cannot be read as a film ({error.strerror}); is it a complete one?") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     with container:
-        # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a film.
+        # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a
+        # film.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         streams = [s for s in streams if s.codec_context]  # none: ffmpeg does not know the codec
         if not streams or container.format.name == "tty":
@@ -130,7 +156,8 @@ def opened(path):
                 f"{path} has no video stream that ffmpeg can read; name a film, or a folder of films or pictures"
             )
         stream = max(streams, key=lambda s: s.frames)  # beside a film there may be a still of it
-        stream.codec_context.options = {"max_pixels": str(stills.MAX_PIXELS)}  # larger frames do not decode
+        # Larger frames do not decode.
+        stream.codec_context.options = {"max_pixels": str(stills.MAX_PIXELS)}
         yield container, stream
 
 
@@ -141,58 +168,100 @@ def packets(container, *streams):
     yield None
 
 
+@dataclass
+class Timeline:
+    """What the packets of a film file say about its times, in seconds.
+
+    count: packets of the video; first, last: when its first and last begin; reached: the latest end
+    of any packet, sound included; untimed: a packet has no time; starts_over: times go back, as on
+    DVDs.
+    """
+
+    count: int = 0
+    first: float = math.inf
+    last: float = -math.inf
+    reached: float = -math.inf
+    untimed: bool = False
+    starts_over: bool = False
+
+    @property
+    def span(self):
+        return self.last - self.first
+
+
 def read_timeline(film):
-    """Set the first time, end, rate, pixel aspect and damage of a film file by reading its packets."""
-    with opened(film.path) as (container, stream):
-        count, untimed, starts_over, before = 0, False, False, -math.inf
-        first, last, reached = math.inf, -math.inf, -math.inf
-        for packet in packets(container):
-            if packet is None or packet.is_discard:
-                continue
-            film.damaged |= packet.is_corrupt
-            time = packet.dts if packet.pts is None else packet.pts
-            if time is not None:
-                begin, until = float(time * packet.time_base), float((time + (packet.duration or 0)) * packet.time_base)
-                reached = max(reached, until)
-            if packet.stream_index != stream.index:
-                continue
-            count += 1
-            untimed |= time is None
-            if time is not None:
-                first, last = min(first, begin), max(last, begin)
-            if packet.dts is not None:
-                starts_over |= packet.dts < before
-                before = packet.dts
-        if not count:
+    """Set a film file's first time, end, rate, pixel aspect and damage by reading its packets.
+
+    The packets know the rate better than the header. But their times may be missing, start over, or
+    be rounded to milliseconds (24 frames per second would be 23.998); and two packets may be one
+    frame (interlaced television).
+    """
+    with open_film(film.path) as (container, stream):
+        times = read_times(film, container, stream)
+        if not times.count:
             raise UserError(f"{film.path}: not one frame can be decoded; is it damaged?")
-        header, span = float(stream.average_rate or 0), last - first
+        header = float(stream.average_rate or 0)
         film.pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        if container.duration is not None and math.isfinite(reached):
-            # Some containers count their duration from time 0 (Matroska), others from the first frame.
-            duration, offset = container.duration / 1e6, (container.start_time or 0) / 1e6
-            film.damaged |= reached < min(duration, offset + duration) - 1
-    # The packets know the rate better than the header. But their times may be missing, start over (on DVDs), or be
-    # rounded to milliseconds (24 frames a second would be 23.998); and two may be one frame (interlaced television).
-    unreliable = span <= 0 or untimed or starts_over
+        if container.duration is not None and math.isfinite(times.reached):
+            # Some containers count their duration from time 0 (Matroska), others from the first
+            # frame.
+            duration = container.duration / av.time_base
+            offset = (container.start_time or 0) / av.time_base
+            film.damaged |= times.reached < min(duration, offset + duration) - 1
+    span = times.span
+    unreliable = span <= 0 or times.untimed or times.starts_over
+    use_header = True
     if span > 0:
-        film.first, film.rate = first, (count - 1) / span
+        film.first = times.first
+        film.rate = (times.count - 1) / span
         rounded = abs(header / film.rate - 1) < 0.001
-        too_many = film.rate > 1.2 * header > 0 and (unreliable or frames_are_pairs(film))
-    if span <= 0 or rounded or too_many:
+        too_many = film.rate > 1.2 * header > 0
+        use_header = rounded or (too_many and (unreliable or frames_are_pairs(film)))
+    if use_header:
         film.rate = header or PICTURES_RATE
     if unreliable:
-        span = max(span, (count - 1) / film.rate)
+        span = max(span, (times.count - 1) / film.rate)
     film.end = span + 1 / film.rate
+
+
+def read_times(film, container, stream):
+    """The `Timeline` of an open film file. Sets film.damaged at a damaged packet."""
+    times = Timeline()
+    previous = -math.inf
+    for packet in packets(container):
+        if packet is None or packet.is_discard:
+            continue
+        film.damaged |= packet.is_corrupt
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            until = float((time + (packet.duration or 0)) * packet.time_base)
+            times.reached = max(times.reached, until)
+        if packet.stream_index != stream.index:
+            continue
+        times.count += 1
+        if time is None:
+            times.untimed = True
+        else:
+            begin = float(time * packet.time_base)
+            times.first = min(times.first, begin)
+            times.last = max(times.last, begin)
+        if packet.dts is not None:
+            times.starts_over |= packet.dts < previous
+            previous = packet.dts
+    return times
 
 
 def frames_are_pairs(film):
     """Whether the film's first frames last as long as two packets, or longer."""
     times = [time for time, _ in itertools.islice(frames_from(film, 0), PROBED)]
-    return len(times) > 1 and (times[-1] - times[0]) / (len(times) - 1) > 1.5 / film.rate
+    if len(times) < 2:
+        return False
+    mean = (times[-1] - times[0]) / (len(times) - 1)
+    return mean > 1.5 / film.rate
 
 
 def frames_from(film, start):
-    """Yield (seconds after the film's first frame, av.VideoFrame), from `start` or somewhat earlier."""
+    """Yield (seconds after the first frame, av.VideoFrame), from `start` or somewhat earlier."""
     if film.kind == "film":
         yield from decoded(film, start)
     elif film.kind == "animation":
@@ -203,7 +272,8 @@ def frames_from(film, start):
             time += seconds
     else:
         pictures = list_pictures(film.path)
-        for i in range(min(int(start * film.rate), len(pictures) - 1), len(pictures)):
+        first = min(int(start * film.rate), len(pictures) - 1)
+        for i in range(first, len(pictures)):
             try:
                 picture = stills.read(pictures[i])
             except UserError:
@@ -218,7 +288,7 @@ def as_frame(picture):
 
 
 def played(film):
-    """Yield (seconds on screen, picture) for each frame of an animation, as far as it can be read."""
+    """Yield (seconds on screen, picture) of an animation, as far as it can be read."""
     started = False
     try:
         for seconds, picture in stills.frames(film.path):
@@ -231,47 +301,53 @@ def played(film):
 
 
 def decoded(film, start):
-    """Yield (seconds after the film's first frame, av.VideoFrame) for a film file, from `start` or earlier."""
-    with opened(film.path) as (container, stream):
+    """Yield (seconds after the first frame, av.VideoFrame) of a file, from `start` or earlier."""
+    with open_film(film.path) as (container, stream):
         stream.thread_type = "AUTO"  # by frame where the codec can, else by slice
         if start and film.first is not None:
-            with suppress(av.FFmpegError):  # where it cannot be done, all before is read, too
+            with suppress(av.FFmpegError):  # if it fails, all of the film is read
                 container.seek(int((film.first + start) / stream.time_base), stream=stream)
-        before = None
+        previous = None
         for packet in packets(container, stream):
             try:
                 frames = stream.decode(packet)
             except av.FFmpegError:
-                film.damaged |= before is not None  # before the first frame, a seek may be what is wrong
+                film.damaged |= previous is not None  # else the seek may be to blame
                 continue
             for frame in frames:
-                timed = frame.pts is not None and film.first is not None
-                time = float(frame.pts * stream.time_base) - film.first if timed else None
+                time = None
+                if frame.pts is not None and film.first is not None:
+                    time = float(frame.pts * stream.time_base) - film.first
                 # Raw streams carry no times, old AVI files and damaged ones wrong ones.
-                if before is not None and (time is None or time <= before):
-                    time = before + 1 / film.rate
-                before = time or 0.0
-                yield before, frame
+                if previous is not None and (time is None or time <= previous):
+                    time = previous + 1 / film.rate
+                previous = time or 0.0
+                yield previous, frame
 
 
 def sampled(film, rate):
-    """Yield frames at `rate` a second from the film's start to its end.
+    """Yield frames at `rate` per second from the film's start to its end.
 
-    Each is what is on screen in the middle of its interval, which leaves half an interval for rounded times. Frames
-    are repeated where the film has gaps. However short the selection, there is one: the frame with which it begins.
+    Each is what is on screen in the middle of its interval, which leaves half an interval for
+    rounded times. Frames are repeated where the film has gaps. However short the selection, there
+    is one: the frame with which it begins.
     """
-    count, done, shown, last = ticks(film, rate), 0, None, 0.0
+    count = ticks(film, rate)
+    done = 0
+    on_screen = None
+    last = 0.0
     for time, frame in itertools.chain(frames_from(film, film.start), [(None, None)]):
-        if frame is None:
+        if frame is None:  # the end
             time = last + 1 / film.rate
-        while shown is not None and done < count and film.start + (done + 0.5) / rate < time:
-            yield shown
+        while on_screen is not None and done < count and film.start + (done + 0.5) / rate < time:
+            yield on_screen
             done += 1
         if done == count:
             return
-        if frame is None and not done and shown is not None:
-            yield shown
-        shown, last = frame, time
+        if frame is None and not done and on_screen is not None:
+            yield on_screen
+        on_screen = frame
+        last = time
 
 
 def ticks(film, rate):
@@ -291,10 +367,15 @@ def stored_size(film, frame):
 
 
 def small_size(film, frame):
-    """(width, height) of a small frame before it is turned upright: `cover` is filled, the aspect ratio kept."""
+    """(width, height) of a small frame before it is turned upright.
+
+    It fills `cover`, and keeps the aspect ratio.
+    """
     _, _, width, height = stored_size(film, frame)
     width *= film.pixel_aspect
-    fill_height, fill_width = reversed(film.cover) if turns(frame)[0] else film.cover
+    fill_height, fill_width = film.cover
+    if turns(frame).transpose:
+        fill_height, fill_width = film.cover[::-1]
     scale = max(fill_width / width, fill_height / height)
     return max(round(width * scale), fill_width), max(round(height * scale), fill_height)
 
@@ -302,59 +383,72 @@ def small_size(film, frame):
 def small_shape(film, frame):
     """(height, width) of a small frame, upright."""
     width, height = small_size(film, frame)
-    return (width, height) if turns(frame)[0] else (height, width)
+    return (width, height) if turns(frame).transpose else (height, width)
+
+
+class Turns(NamedTuple):
+    """What sets a frame upright, in this order."""
+
+    transpose: bool
+    mirror: bool  # left to right
+    flip: bool  # top to bottom
 
 
 def turns(frame):
-    """What sets a frame upright: whether to exchange rows and columns, to mirror left to right, and top to bottom.
+    """The `Turns` of a frame.
 
-    It is done in this order. A pixel at (x, y) of the stored frame belongs at (a x + c y, b x + d y), but for a shift.
+    Up to a shift, a pixel stored at (x, y) belongs at (a x + c y, b x + d y).
     """
-    a, b, c, d = 1, 0, 0, 1
+    matrix = (1, 0, 0, 1)
     try:
         for data in frame.side_data:
             if data.type == Type.DISPLAYMATRIX:
                 a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(int).tolist()
-    except ValueError:  # PyAV stumbles over kinds of data that it does not know; it knows the angle, but no mirrors
+                matrix = (a, b, c, d)
+    except ValueError:  # PyAV stumbles over data of unknown kinds; it knows the angle, but no mirrors
         angle = math.radians(frame.rotation)
-        a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+        matrix = (math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle))
+    a, b, c, d = matrix
     if abs(a) + abs(d) < abs(b) + abs(c):
-        return True, c < 0, b < 0
-    return False, a < 0, d < 0
+        return Turns(True, c < 0, b < 0)
+    return Turns(False, a < 0, d < 0)
 
 
 def shrinker(film, shape):
     """A function from av.VideoFrame to uint8 of `shape`: (channels, height, width), RGB or grey.
 
-    Frames are averaged over the area of each small pixel, transparency on black, set upright and cropped around the
-    centre. It raises UserError if a frame made small is smaller than `shape`.
+    Frames are averaged over the area of each small pixel, transparency on black, set upright and
+    cropped around the centre. It raises UserError if a frame made small is smaller than `shape`.
     """
-    graphs, (channels, *target) = {}, shape
+    channels, target_height, target_width = shape
+    graphs = {}  # by the size and format of the frames that they take
 
     def shrink(frame):
         height, width = small_shape(film, frame)
-        top, left = (height - target[0]) // 2, (width - target[1]) // 2
+        top = (height - target_height) // 2
+        left = (width - target_width) // 2
         if top < 0 or left < 0:
             raise UserError(
-                f"{film.path}: the pictures change their shape, from {film.shape[1]}x{film.shape[0]} to "
-                f"{width}x{height} when made small; give --shape {target[1]}x{target[0]}, which all can be cropped to"
+                f"{film.path}: the pictures change their shape, from "
+                f"{film.shape[1]}x{film.shape[0]} to {width}x{height} when made small; "
+                f"give --shape {target_width}x{target_height}, which all can be cropped to"
             )
-        key = frame.width, frame.height, frame.format.name
+        key = (frame.width, frame.height, frame.format.name)
         if key not in graphs:
             graphs[key] = filter_graph(film, frame)
         graphs[key].push(frame)
         small = graphs[key].pull().to_ndarray()  # (stored height, stored width, 3)
-        transpose, mirror, flip = turns(frame)
-        if transpose:
+        turned = turns(frame)
+        if turned.transpose:
             small = small.swapaxes(0, 1)
-        if mirror:
+        if turned.mirror:
             small = small[:, ::-1]
-        if flip:
+        if turned.flip:
             small = small[::-1]
-        small = small[top : top + target[0], left : left + target[1]]
+        small = small[top : top + target_height, left : left + target_width]
         if channels == 1:
-            small = np.rint(small @ LUMA).astype(np.uint8)[..., None]
-        return np.ascontiguousarray(small.transpose(2, 0, 1))
+            small = np.rint(small @ LUMA).astype(np.uint8)[..., None]  # (height, width, 1)
+        return np.ascontiguousarray(small.transpose(2, 0, 1))  # (channels, height, width)
 
     return shrink
 
@@ -367,7 +461,10 @@ def filter_graph(film, frame):
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
         steps += [("format", "gbrap"), ("premultiply", "inplace=1")]
     # Without the second flag swscale halves the colours' width once more.
-    steps += [("scale", f"{small_width}:{small_height}:flags=area+full_chroma_int"), ("format", "rgb24")]
+    steps += [
+        ("scale", f"{small_width}:{small_height}:flags=area+full_chroma_int"),
+        ("format", "rgb24"),
+    ]
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1))
     nodes = [graph.add(name, options) for name, options in steps]
@@ -376,40 +473,45 @@ def filter_graph(film, frame):
 
 
 def find_bars(film):
-    """The film without its black bars: left, top, width, height as shares of the frame.
+    """The film without its black bars: left, top, width, height as fractions of the frame.
 
     A row or column is a bar if it is black in each of SAMPLES frames spread over the film.
     """
-    brightest = 0
+    brightest = None
     for i in range(SAMPLES):
-        seen = next(frames_from(film, film.start + (film.end - film.start) * i / SAMPLES), None)
-        grey = seen[1].to_ndarray(format="gray") if seen else 0
-        # of a film that changes its size on the way, only what comes first counts
-        if np.ndim(brightest) == 0 or np.shape(grey) == brightest.shape:
+        frame = first_frame(film, film.start + (film.end - film.start) * i / SAMPLES)
+        if frame is None:
+            continue
+        grey = frame.to_ndarray(format="gray")  # (height, width)
+        if brightest is None:
+            brightest = grey
+        elif grey.shape == brightest.shape:  # if the size changes, only the first counts
             brightest = np.maximum(brightest, grey)
     height, width = brightest.shape
     rows = np.flatnonzero(brightest.mean(1) > BLACK)
     if not len(rows):
         return 0.0, 0.0, 1.0, 1.0
-    top, bottom = rows[0], rows[-1] + 1
+    top = rows[0]
+    bottom = rows[-1] + 1
     columns = np.flatnonzero(brightest[top:bottom].mean(0) > BLACK)
     if not len(columns):  # two bright lines far apart
         return 0.0, 0.0, 1.0, 1.0
-    left, right = columns[0], columns[-1] + 1
+    left = columns[0]
+    right = columns[-1] + 1
     return left / width, top / height, (right - left) / width, (bottom - top) / height
 
 
 def common_rate(films, fps=None):
-    """Frames a second to take from all films: `fps`, or the average rate of the slowest, which it must not exceed.
+    """The frame rate at which all films are sampled: `fps`, or the rate of the slowest film.
 
-    Raises UserError if it does: repeated frames would teach that the world stands still.
+    Raises UserError if `fps` is higher: repeated frames would teach that the world stands still.
     """
     slowest = min(films, key=lambda film: film.rate)
-    if fps and fps > slowest.rate * 1.005:  # 30 stands for 29.97
+    if fps and fps > slowest.rate * TOLERANCE:
         raise UserError(f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames a second; give at most that")
     return min(fps or math.inf, slowest.rate)
 
 
 def common_shape(films):
-    """(height, width) that all films' small frames can be cropped to: the narrowest of their shapes."""
+    """(height, width) that all films' small frames can be cropped to: the least of each."""
     return min(film.shape[0] for film in films), min(film.shape[1] for film in films)

@@ -1,4 +1,4 @@
-"""Still pictures and animations, read with Pillow: RGB, upright, transparency on black, one at a time."""
+"""Still pictures and animations, read with Pillow: RGB, upright, transparency on black."""
 
 import itertools
 import warnings
@@ -11,37 +11,42 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from runtime.errors import UserError
 
 SUFFIXES = {
-    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg",
+    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-ANIMATIONS = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}  # of a JPEG, a second picture is a preview or a map of brightness
-MAX_PIXELS = 2**26  # of a picture, twice what 8K has: a small file may claim any number
-THUMBNAIL = 254, 1  # a TIFF's tag, and the bit in it which says that a page is another one made small
+# Formats whose further pictures are frames. Of a JPEG they are a preview or a map of brightness.
+ANIMATIONS = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}
+MAX_16 = 2**16 - 1  # of 16 bits
+MAX_PIXELS = 2**26  # of a picture, twice those of 8K: a small file may claim any number
+SUBFILE = 254  # a TIFF's tag for what a page is
+THUMBNAIL = 1  # the bit in it of a page that is another one made small
 
 
 def read(path):
-    """The picture at `path`, the first of several: (height, width, 3) uint8. Raises UserError if it is none."""
-    with opened(path) as image:
+    """The picture at `path`, or its first: (height, width, 3) uint8. Raises UserError if none."""
+    with open_picture(path) as image:
         return pixels(image)
 
 
 def is_animation(path):
     """Whether `path` holds several pictures. What cannot be read holds none."""
     try:
-        with opened(path) as image:
+        with open_picture(path) as image:
             return image.format in ANIMATIONS and getattr(image, "is_animated", False)
     except UserError:
         return False
 
 
 def frames(path):
-    """Yield (seconds, picture) for each frame of an animation: how long it is on screen, None if unknown; see `read`.
+    """Yield (seconds, picture) for each frame of an animation, pictures as `read` has them.
 
-    Raises UserError at the first that cannot be read.
+    The seconds say how long it is on screen; None if that is unknown. Raises UserError at the first
+    that cannot be read.
     """
-    with told(path), open(path, "rb") as file:
+    with blame(path), open(path, "rb") as file:
         image = Image.open(file)
         for i in itertools.count() if image.format in ANIMATIONS else range(1):
-            with told(path):
+            with blame(path):
                 try:
                     image.seek(i)
                 except EOFError:
@@ -52,10 +57,12 @@ def frames(path):
 
 
 def is_frame(image, i):
-    """Whether image i is one of the animation: neither a PNG's stand-in for viewers without, nor a thumbnail."""
+    """Whether image i belongs to the animation.
+
+    A PNG may begin with a stand-in for viewers without animations, a TIFF may hold a thumbnail.
+    """
     if image.format == "TIFF":
-        tag, bit = THUMBNAIL
-        return not image.tag_v2.get(tag, 0) & bit
+        return not image.tag_v2.get(SUBFILE, 0) & THUMBNAIL
     return not (i == 0 and getattr(image, "default_image", False))
 
 
@@ -66,7 +73,7 @@ def pixels(image):
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):
-        grey = np.asarray(upright).clip(0, 65535) / 257
+        grey = np.asarray(upright).clip(0, MAX_16) / (MAX_16 // 255)
         return np.rint(grey).astype(np.uint8)[..., None].repeat(3, axis=2)
     if upright.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
@@ -79,15 +86,15 @@ def pixels(image):
 
 
 @contextmanager
-def opened(path):
+def open_picture(path):
     """The picture at `path`, its header read. Raises UserError if there is none, or what is done with it fails."""
-    with told(path), open(path, "rb") as file, Image.open(file) as image:
+    with blame(path), open(path, "rb") as file, Image.open(file) as image:
         yield image
 
 
 @contextmanager
-def told(path):
-    """What Pillow cannot read in the block is a UserError, and what it only warns of is nothing."""
+def blame(path):
+    """Turn an error in the block into a UserError that names the file; ignore warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -97,12 +104,14 @@ def told(path):
     except UnidentifiedImageError:
         avif = Path(path).suffix.lower() == ".avif" and "avif" not in features.get_supported()
         way_out = "for AVIF, install Pillow 11.3 or later" if avif else "remove or replace it"
-        raise UserError(f"{path} is no picture that Pillow can read; {way_out}") from None
+        raise UserError(f"{path} is not a picture that Pillow can read; {way_out}") from None
     except OSError as error:
         if error.errno is None:  # Pillow's own, of a damaged file
             raise UserError(
-                f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it"
+                f"{path} is not a picture that Pillow can read ({error!s:.200}); remove or replace it"
             ) from None
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # Pillow raises many kinds of them
-        raise UserError(f"{path} is no picture that Pillow can read ({error!s:.200}); remove or replace it") from None
+        raise UserError(
+            f"{path} is not a picture that Pillow can read ({error!s:.200}); remove or replace it"
+        ) from None

@@ -1,9 +1,12 @@
-"""Predictors: a trained LSTM, and what it has to beat: rules that learn nothing, and the best that its codec allows.
+"""Predictors: trained LSTMs, and what they have to beat.
 
-A predictor is a function of context frames (V, T, channels, height, width) and the true future (V, H, ...), float32 in
-[0, 1], that gives predicted frames of the future's shape; one more, first, is the last context frame as predicted from
-those before it.
+These are rules that learn nothing, and the best that the codec allows. A predictor is a function of
+context frames (V, T, channels, height, width) and the true future (V, H, ...), float32 in [0, 1],
+that returns predicted frames of the future's shape. It may return one more, first: the last context
+frame as predicted from those before it.
 """
+
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,49 +14,99 @@ import torch
 COPY = "copy of the last frame"
 
 
+def collect(models, known, is_film, forget, samples, temperature):
+    """All predictors to measure, {name: predictor}.
+
+    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; is_film:
+    also measure the models with the codec's loss restored; forget: also without memory; samples:
+    also the best of that many at the `temperature`, if any.
+    """
+    predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
+    first_with = {model.codec.identity: model for model in reversed(models)}
+    for model in first_with.values():
+        note = f", codec of {model.name}" if len(first_with) > 1 else ""
+        predictors |= in_latents(model.codec, note)
+    predictors |= {model.name: model.predict for model in models}
+    if is_film:
+        for model in models:
+            predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
+    if forget:
+        predictors |= {f"{model.name}, state lost": model.forget for model in models}
+    if samples:
+        for model in models:
+            name = f"{model.name}, best of {samples} samples"
+            predictors[name] = partial(model.best_of, samples, temperature)
+    return predictors
+
+
 def in_pixels(mean_frame):
     """{name: predictor}; mean_frame: (channels, height, width), that of the training set."""
+
+    def black(context, future):
+        return np.zeros_like(future)
+
+    def training_mean(context, future):
+        return np.broadcast_to(mean_frame, future.shape)
+
+    def context_mean(context, future):
+        return repeat(context.mean(1), future)
+
+    def copy(context, future):
+        return repeat(context[:, -1], future)
+
     return {
-        "black": lambda context, future: np.zeros_like(future),
-        "mean frame of the training set": lambda context, future: np.broadcast_to(mean_frame, future.shape),
-        "mean of the context": lambda context, future: repeat(context.mean(1), future),
-        COPY: lambda context, future: repeat(context[:, -1], future),
+        "black": black,
+        "mean frame of the training set": training_mean,
+        "mean of the context": context_mean,
+        COPY: copy,
     }
 
 
 def repeat(frames, future):
-    """One frame a video, for as long as the future is."""
+    """One frame per video, (V, channels, height, width), for as long as the future is."""
     return np.broadcast_to(frames[:, None], future.shape)
 
 
 def in_latents(codec, note=""):
-    """{name + note: predictor}: the last latent again, the last step in Z again and again, the true future encoded."""
+    """{name + note: predictor}: the last latent, or its last step, repeated; the future encoded."""
 
-    def ahead(speed):
-        def predict(context, future):
-            before, last = encode(codec, context[:, -2:])[:, :, 0].unbind(1)
-            steps = speed * torch.arange(1, future.shape[1] + 1, device=last.device)[:, None]
-            return codec.decode(last[:, None] + steps * (last - before)[:, None]).cpu().numpy()
+    def last_latent(context, future):
+        return along_last_step(codec, context, future, speed=0)
 
-        return predict
+    def linear(context, future):
+        return along_last_step(codec, context, future, speed=1)
 
-    def reconstruct(_, future):
+    def reconstruct(context, future):
         return codec.decode(encode(codec, future)[:, :, 0]).cpu().numpy()
 
-    rules = {"last z repeated": ahead(0), "linear in z": ahead(1), "reconstruction of the true future": reconstruct}
-    return {name + note: rule for name, rule in rules.items()}
+    return {
+        f"last z repeated{note}": last_latent,
+        f"linear in z{note}": linear,
+        f"reconstruction of the true future{note}": reconstruct,
+    }
 
 
-def restore(painted, context, again):
-    """Add what the codec loses of the last true frame to predicted ones: a loss that stays the same is none.
+def along_last_step(codec, context, future, speed):
+    """Frames decoded from z_t + speed * k * (z_t - z_{t-1}), k = 1, 2, ..., H."""
+    means = encode(codec, context[:, -2:])[:, :, 0]  # (V, 2, z)
+    previous, last = means.unbind(1)
+    steps = speed * torch.arange(1, future.shape[1] + 1, device=last.device)[:, None]  # (H, 1)
+    z = last[:, None] + steps * (last - previous)[:, None]  # (V, H, z)
+    return codec.decode(z).cpu().numpy()
 
-    painted: (V, T + H, ...), the first frame and predictions of those after it; context (V, T, ...) and again, its
-    reconstruction. All in [0, 1], as is the result.
+
+def restore(predicted, context, reconstructed):
+    """Predicted frames plus what the codec loses of the last true frame.
+
+    A loss that stays the same is undone. predicted: (V, T + H, ...), the first frame and
+    predictions of those after it; context: (V, T, ...); reconstructed: the context through the
+    codec, (V, T, ...). All are in [0, 1], as is the result.
     """
-    last = (torch.arange(painted.shape[1]) - 1).clamp(0, context.shape[1] - 1)
-    return (painted + (context - again)[:, last]).clamp(0, 1)
+    last = (torch.arange(predicted.shape[1]) - 1).clamp(0, context.shape[1] - 1)
+    loss = (context - reconstructed)[:, last]  # (V, T + H, ...)
+    return (predicted + loss).clamp(0, 1)
 
 
 def encode(codec, frames):
-    """Latents (V, T, 2, z_dim) of frames (V, T, channels, height, width), float32 in [0, 1] that were uint8."""
+    """Latents (V, T, 2, z) of frames (V, T, C, H, W), float32 in [0, 1] that were uint8."""
     return codec.encode_videos(torch.from_numpy(frames).mul(255).round().to(torch.uint8))

@@ -21,44 +21,47 @@ COLUMNS = {  # of the printed table: title, measure, format
 
 
 def summarise(scores, runs, interval):
-    """{predictor: {metric: mean}} with the interval of the mean squared error and what `runs` counts.
+    """Means over videos and frames: {predictor: {metric: mean}}, with what `runs` counts.
 
-    scores: {predictor: {metric: (V, H)}}; runs: {predictor: {kind: frames (V,)}}; interval(values (V,)) -> (low, high)
-    or None. A mean is over what is defined, not NaN, and None if nothing is.
+    scores: {predictor: {metric: (V, H)}}; runs: {predictor: {kind: frames (V,)}}; interval(values
+    (V,)) -> (low, high) or None, of the mean squared error. A mean is over the defined values,
+    those that are not NaN; it is None if there are none.
     """
     summary = {}
-    for name, rows in scores.items():
-        summary[name] = {key: defined_mean(values) for key, values in rows.items()}
-        summary[name]["mse_interval"] = interval(rows["mse"].mean(1))
+    for name, measured in scores.items():
+        row = {metric: defined_mean(values) for metric, values in measured.items()}
+        row["mse_interval"] = interval(measured["mse"].mean(1))
+        horizon = measured["mse"].shape[1]
         for kind, lengths in runs[name].items():
-            summary[name][kind] = {
+            row[kind] = {
                 "median": float(np.median(lengths)),
                 "p10_p90": [float(q) for q in np.percentile(lengths, [10, 90])],
-                "survival": [float((lengths > t).mean()) for t in range(rows["mse"].shape[1])],
+                "survival": [float((lengths > t).mean()) for t in range(horizon)],
             }
+        summary[name] = row
     return summary
 
 
 def defined_mean(values):
-    """The mean of what is not NaN, or None."""
+    """The mean of the values that are not NaN, or None."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else None
 
 
-def write_json(path, about, summary):
-    with files.atomic_write(path) as partial:
-        partial.write_text(json.dumps({"about": about, "predictors": summary}, indent=1, allow_nan=False))
+def write_json(path, attributes, summary):
+    with files.atomic_write(path) as tmp:
+        tmp.write_text(json.dumps({"about": attributes, "predictors": summary}, indent=1, allow_nan=False))
 
 
 def write_csv(path, scores):
     """A line for each predictor and frame ahead; what is not defined is left empty."""
-    columns = [key for key in next(iter(scores.values())) if key != "primed"]
-    with files.atomic_write(path) as partial, open(partial, "w", newline="") as file:
+    columns = [metric for metric in next(iter(scores.values())) if metric != "primed"]
+    with files.atomic_write(path) as tmp, open(tmp, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["predictor", "frame", *columns])
-        for name, rows in scores.items():
-            for t in range(rows["mse"].shape[1]):
-                means = [defined_mean(rows[key][:, t]) for key in columns]
+        for name, measured in scores.items():
+            for t in range(measured["mse"].shape[1]):
+                means = [defined_mean(measured[metric][:, t]) for metric in columns]
                 writer.writerow([name, t + 1, *(cell(mean, ".6g") for mean in means)])
 
 
@@ -69,15 +72,17 @@ def print_table(summary):
     header = ["predictor", "MSE (95 %)", *COLUMNS, *(f"{kind} frames" for kind in kinds)]
     print("|", " | ".join(header), "|")
     print("|---" * len(header) + "|")
-    for name, measures in summary.items():
-        mse = cell(measures["mse"], ".1f")
-        if measures["mse_interval"]:
-            mse += " ({:.1f} to {:.1f})".format(*measures["mse_interval"])
-        cells = [cell(measures.get(key), form) for key, form in COLUMNS.values()]
-        medians = [cell(measures[kind]["median"], "g") for kind in kinds]
-        print("|", " | ".join([name.replace("|", "\\|"), mse, *cells, *medians]), "|")
+    for name, row in summary.items():
+        mse = cell(row["mse"], ".1f")
+        if row["mse_interval"]:
+            low, high = row["mse_interval"]
+            mse += f" ({low:.1f} to {high:.1f})"
+        measures = [cell(row.get(metric), form) for metric, form in COLUMNS.values()]
+        medians = [cell(row[kind]["median"], "g") for kind in kinds]
+        escaped = name.replace("|", "\\|")
+        print("|", " | ".join([escaped, mse, *measures, *medians]), "|")
 
 
 def cell(number, form):
-    """A number as text, nothing if it is None."""
+    """A number as text; None as nothing."""
     return "" if number is None else format(number, form)

@@ -119,7 +119,7 @@ def test_run_folders_move_together_and_work_from_anywhere(chain, tmp_path, monke
 
 
 def test_samples_are_the_same_for_the_same_seed(chain, tmp_path):
-    first, second = (sample(chain, tmp_path / name, "--prime", 5, "--n", 2) for name in "ab")
+    first, second = (sample(chain, tmp_path / name, "--context", 5, "--n", 2) for name in "ab")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
@@ -128,7 +128,7 @@ def test_samples_of_a_mixture(chain, tmp_path):
     flags = ["--data_file", chain / "vcae" / "latents.hdf5", "--save_to", tmp_path / "mdn", "--loss", "mdn"]
     flags += ["--seq_length", 6, "--lstm_n_hid", 8, "--num_epochs", 1, "--batch_size", 5, "--device", "cpu"]
     run(train_lstm, *flags)
-    model, small = tmp_path / "mdn" / "best.pt", ["--prime", 4, "--predict", 3, "--n", 1, "--format", "png"]
+    model, small = tmp_path / "mdn" / "best.pt", ["--context", 4, "--horizon", 3, "--n", 1, "--format", "png"]
     args = ["--model", model, "--temperature", 3, *small]
     for name in ("a", "b"):
         run(sample_video, *args, "--dest", tmp_path / name)

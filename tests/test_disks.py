@@ -169,7 +169,7 @@ def linked(tmp_path, monkeypatch):
 
 
 def test_two_names_of_one_place(linked, tmp_path, monkeypatch):
-    flags = ["--prime", 4, "--predict", 2, "--n", 1, "--device", "cpu", "--dest", tmp_path / "out"]
+    flags = ["--context", 4, "--horizon", 2, "--n", 1, "--device", "cpu", "--dest", tmp_path / "out"]
     run(sample_video, *flags)
     run(sample_video, "--model", tmp_path / "disk/a/b/lstm/best.pt", *flags)
     monkeypatch.chdir("runs/lstm")

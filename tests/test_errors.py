@@ -161,7 +161,7 @@ CASES = [
     (SAMPLE, "--model @cut.pt", "cut.pt cannot be read"),
     (SAMPLE, "--model @text", "text cannot be read"),
     (SAMPLE, "--model @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
-    (SAMPLE, "--model @lstm/best.pt --prime 9", "--prime"),
+    (SAMPLE, "--model @lstm/best.pt --context 9", "lower --context to 8"),
     (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames 32 x 32, smaller than 64 x 64"),
     (SAMPLE, "--model @lstm/best.pt --n 0", "--n"),
     (SAMPLE, "--model @lstm/best.pt --fps 1e300", "--fps"),
@@ -178,7 +178,7 @@ DEFAULTS = {
     LSTM: "--data_file @vcae/latents.hdf5 --save_to @new --seq_length 6 --lstm_n_hid 8 --device cpu",
     JOINT: "--lstm @lstm/best.pt --save_to @new --device cpu",
     EVALUATE: "--dest @new --device cpu",
-    SAMPLE: "--dest @new --device cpu --prime 6",
+    SAMPLE: "--dest @new --device cpu --context 6",
 }
 
 

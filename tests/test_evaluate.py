@@ -195,6 +195,7 @@ def test_the_whole_evaluation(chain, tmp_path):
     assert {"mse", "mae", "psnr", "ssim", "ssim_openstl", "bce", "mse_interval", "coherent"} <= table[str(model)].keys()
     for name in ("horizon.png", "strips.png"):
         assert (tmp_path / "e" / name).stat().st_size > 0
+    assert not (tmp_path / "e" / "slots.png").exists()
     with open(tmp_path / "e/metrics.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["predictor"] == str(model)]
     assert [row["frame"] for row in rows] == ["1", "2", "3"]

@@ -26,9 +26,9 @@ STAGES = {
     "train_cae --data_file frames.hdf5 --specstr 2-5,p-2,2-3,2-3,4" + TINY: 10_000,
     "train_lstm --data_file vcae/latents.hdf5 --seq_length 4" + TINY: 10_000,
     "train_jointly --lstm lstm/best.pt --seq_length 6 --rollout 2" + TINY: 10_000,
-    "sample_video --model lstm/best.pt --prime 4 --predict 4 --dest new": 2000,
-    "sample_video --model lstm/best.pt --prime 4 --predict 4 --dest new --format mp4": 1000,
-    "sample_video --model lstm/best.pt --prime 4 --predict 4 --dest new --format png": 1000,
+    "sample_video --model lstm/best.pt --context 4 --horizon 4 --dest new": 2000,
+    "sample_video --model lstm/best.pt --context 4 --horizon 4 --dest new --format mp4": 1000,
+    "sample_video --model lstm/best.pt --context 4 --horizon 4 --dest new --format png": 1000,
     "evaluate --model lstm/best.pt --context 4 --horizon 4 --n 4 --dest new": 1000,
     "evaluate --model lstm/best.pt --context 4 --horizon 4 --n 4 --dest new --save_predictions new.hdf5": 10_000,
 }

@@ -63,7 +63,8 @@ def test_resumed_equals_unbroken(chain, trained, tmp_path):
 
 def test_later_stages_take_its_lstm_like_any_other(trained, tmp_path):
     run(evaluate, "--model", trained / "lstm.pt", "--context", 4, "--horizon", 3, "--dest", tmp_path / "e")
-    run(sample_video, "--model", trained / "lstm.pt", "--prime", 4, "--predict", 3, "--n", 1, "--dest", tmp_path / "s")
+    flags = ["--context", 4, "--horizon", 3, "--n", 1, "--dest", tmp_path / "s"]
+    run(sample_video, "--model", trained / "lstm.pt", *flags)
     assert len(list((tmp_path / "s").iterdir())) == 1
 
 

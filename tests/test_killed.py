@@ -55,7 +55,7 @@ def test_killed_at_any_moment(stages, tmp_path, stage):
     for name in ("unbroken", "killed"):
         shutil.copytree(stages, tmp_path / name)
     command, folder = STAGES[stage] + TINY, tmp_path / "killed"
-    left_alone(tmp_path, "show_slots --model none", 2)  # has the server of new processes begin, so as not to time that
+    left_alone(tmp_path, "evaluate --model none", 2)  # has the server of new processes begin, so as not to time that
     began = time.monotonic()
     left_alone(tmp_path / "unbroken", command)
     whole, rng = time.monotonic() - began, random.Random(stage)

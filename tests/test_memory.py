@@ -23,7 +23,7 @@ DIGITS = [
     "train_vcae --data_file frames.hdf5 --save_to vcae --arch deep --nfilts 1 --n_hid 2 --z_dim 6",
     "train_lstm --data_file vcae/latents.hdf5 --save_to lstm --lstm_n_hid 4 --seq_length 10",
     "train_jointly --lstm lstm/best.pt --save_to joint --seq_length 10 --rollout 4",
-    "sample_video --model lstm/best.pt --prime 4 --predict 4 --dest gifs",
+    "sample_video --model lstm/best.pt --context 4 --horizon 4 --dest gifs",
     "evaluate --model lstm/best.pt --context 4 --horizon 4 --n 4 --dest evaluation",
 ]
 FILM = [
@@ -33,7 +33,7 @@ FILM = [
     "train_vae_on_convs --cae cae/best.pt --deconv deconv/best.pt --save_to vae --arch deep --nfilts 1 --n_hid 2 "
     "--z_dim 4 --crops 1",
     "train_lstm --data_file vae/latents.hdf5 --save_to lstm --lstm_n_hid 4 --seq_length 10",
-    "sample_video --model lstm/best.pt --prime 4 --predict 4 --dest gifs --split train",  # its one shot is the split
+    "sample_video --model lstm/best.pt --context 4 --horizon 4 --dest gifs --split train",  # its one shot is the split
     "evaluate --model lstm/best.pt --context 2 --horizon 2 --n 4 --dest evaluation --split train",
 ]
 # What reads a few rows of a dataset however large: 10,000 videos, as moving_mnist.py makes, and ten times as many.

@@ -774,7 +774,7 @@ CASES = [
     ("@head.mkv", "head.mkv"),
     ("@empty", "empty holds no pictures"),
     ("@fake/0.png", "0.png is a single picture: name the folder that holds its film"),
-    ("@fake/1.png", "1.png is no picture"),
+    ("@fake/1.png", "1.png is not a picture"),
     ("@loop.mp4", "loop.mp4 cannot be read"),
     ("@good.mkv --split_file @wide.list", "wide.list is no text in UTF-8"),
     ("@good.mkv @nothing.mp4", "nothing.mp4 is not there"),

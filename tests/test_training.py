@@ -151,7 +151,7 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
             self.config["weight_decay"] = weight_decay
 
     model = Decayed()
-    with pytest.raises(UserError, match=r"weight_decay has no line in CONFIG of training/checkpoint\.py"):
+    with pytest.raises(UserError, match=r"weight_decay has no line in CONFIG of training/checkpoint_checks\.py"):
         loop.fit(model, Numbers(1.0), Numbers(1.0), arguments(tmp_path), CPU, {})
     assert not model.seen
     with pytest.raises(UserError, match="args: tags is a list"):

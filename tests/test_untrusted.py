@@ -148,15 +148,15 @@ CHECKPOINTS = [
     ("lstm.pt", ("model", "project.bias"), torch.zeros(8).half(), "project.bias is (torch.float16, 8)"),
     ("slots.pt", ("model", "seek.6.bias"), torch.ones(1), "6.bias is (torch.float32, 1), its config asks for none"),
     ("lstm.pt", ("args", "frame_skip"), 0, "frame_skip is 0"),
-    ("lstm.pt", ("parents", "codec"), {}, "is no whole checkpoint ('path')"),
+    ("lstm.pt", ("parents", "codec"), {}, "is not a complete checkpoint ('path')"),
     ("lstm.pt", ("history",), [{}], "history"),
     ("lstm.pt", ("format",), 1, "is a checkpoint of format 1, and this code reads format 2"),
     ("lstm.pt", ("format",), 10**500, "is not a checkpoint made by"),
     ("lstm.pt", ("kind",), 10**500, "is not a checkpoint made by"),
-    ("lstm.pt", ("config", "n_hid"), 10**500, "is no whole checkpoint"),
+    ("lstm.pt", ("config", "n_hid"), 10**500, "is not a complete checkpoint"),
     ("lstm.pt", ("format",), 3, "is a checkpoint of format 3, and this code reads format 2"),
-    ("deconv.pt", ("optimizer", "state", 0, "exp_avg"), torch.zeros(1), "has no state of a training"),
-    ("cae.pt", ("optimizer",), {}, "has no state of a training"),
+    ("deconv.pt", ("optimizer", "state", 0, "exp_avg"), torch.zeros(1), "has no training state"),
+    ("cae.pt", ("optimizer",), {}, "has no training state"),
 ]
 
 
@@ -243,7 +243,7 @@ def test_all_metadata_of_hdf5_has_checksums(tmp_path):
 def test_idx_is_unpacked_to_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "LIMIT", 2**16)
     (tmp_path / "x.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 2, 0, 0]) + bytes(2**17)))
-    with pytest.raises(UserError, match="not a whole IDX file"):
+    with pytest.raises(UserError, match="not a complete IDX file"):
         mnist.read_idx(tmp_path / "x")
 
 
@@ -269,7 +269,7 @@ def test_lists_of_films_are_refused(tmp_path, begin):
 
 def test_pictures_that_claim_a_hundred_megapixels_are_refused(tmp_path):
     Image.new("1", (12000, 9000)).save(tmp_path / "0.png")
-    with pytest.raises(UserError, match=r"0\.png is no picture"):
+    with pytest.raises(UserError, match=r"0\.png is not a picture"):
         read_film(tmp_path / "0.png")
 
 
