@@ -287,7 +287,7 @@ def test_what_cannot_be_had_is_told_before_the_work(chain, tmp_path, monkeypatch
             run(evaluate, *flags, "--dest", tmp_path / dest)
     with pytest.raises(UserError, match=r"p\.hdf5 cannot be written"):
         run(evaluate, *flags, "--dest", tmp_path / "e", "--save_predictions", tmp_path / "file" / "p.hdf5")
-    with pytest.raises(UserError, match=r"--samples draws from a mixture, .* train with --loss mdn, not kl"):
+    with pytest.raises(UserError, match=r"--samples draws from a mixture, .* train with --loss mdn, not mse"):
         run(evaluate, *flags, "--dest", tmp_path / "e", "--samples", 2)
     (tmp_path / "busy").mkdir()
     with (

@@ -22,7 +22,6 @@ STAGES = {
     "train_vcae --data_file frames.hdf5 --arch deep --nfilts 4 --z_dim 6" + TINY: 20_000,
     "train_vcae --data_file frames.hdf5 --arch 2016 --nfilts 1 --n_hid 2 --z_dim 128"
     + TINY: 160_000,  # the checkpoint fits
-    +TINY: 160_000,  # the checkpoint fits
     "train_cae --data_file frames.hdf5 --specstr 2-5,p-2,2-3,2-3,4" + TINY: 10_000,
     "train_lstm --data_file vcae/latents.hdf5 --seq_length 4" + TINY: 10_000,
     "train_jointly --lstm lstm/best.pt --seq_length 6 --rollout 2" + TINY: 10_000,

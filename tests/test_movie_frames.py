@@ -616,8 +616,8 @@ def test_pictures_of_several_shapes_among_films_are_dropped(tmp_path, capsys):
     clips(tmp_path / "data", 6)
     (tmp_path / "data" / "z").mkdir()
     for i in range(20):
-        Image.new("RGB", (40, 60) if i < 10 else (60, 40)).save(tmp_path / "data" / "z" / f"{i}.png")
-    _, splits = make(tmp_path, tmp_path / "data", "--shape", "24x16")
+        Image.new("RGB", (60, 40) if i < 10 else (40, 60)).save(tmp_path / "data" / "z" / f"{i}.png")
+    _, splits = make(tmp_path, tmp_path / "data")
     assert sum(len(starts) - 1 for _, starts in splits.values()) == 6
     assert "dropped: 1; the first:" in (said := capsys.readouterr().out)
     assert "the pictures change their shape" in said

@@ -27,7 +27,7 @@ STAGES = {
     "lstm": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --rollout 1 --lr 1e-3",
     "mse": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --loss mse --lr 1e-3",
 }
-TINY = " --device cpu --no-amp --num_epochs 2 --save_to run --grad_clip 5"
+TINY = " --device cpu --no-amp --schedule constant --num_epochs 2 --save_to run --grad_clip 5"
 
 
 @pytest.fixture
