@@ -184,8 +184,8 @@ def fused():
     return compiled(step), compiled(step_back)
 
 
-# Both kernels take gates as four views, each (B, H), and write into them: all that they write is an
-# argument as it is, which keeps each of them one kernel when compiled.
+# Both kernels take gates as four views, each (B, H), and write into them. If they cut these out of
+# one tensor themselves, Inductor would write to buffers first and copy those.
 
 
 def step(gates, c_prev, peepholes, c, h):
