@@ -12,7 +12,8 @@ from compare import compare
 
 from models.vae import VCAE
 from runtime.device import choose_device
-from training.step import Recorded, adam, take_step
+from training.loop import take_step
+from training.step import Recorded, adam
 
 
 def main(args):
@@ -25,7 +26,7 @@ def main(args):
         model = VCAE((1, 64, 64), arch=args.arch, **sizes).to(device, memory_format=layout)
         optimizer = adam(model, 1e-3, device)
         how = argparse.Namespace(amp=amp, grad_clip=0)
-        return partial(Recorded(partial(take_step, model, how, optimizer)), frames)
+        return partial(Recorded(partial(take_step, model, optimizer, how)), frames)
 
     variants = {"bfloat16": step(True), "float32": step(False)}
     if args.arch == "deep":

@@ -43,15 +43,15 @@ def save_slots(path, model, frames, context):
     last = context - 1
 
     latents = model.codec.encode_videos(frames)  # (V, T, 2, z)
-    looks, places = vae.parts(latents[:, :, 0])  # (V, T, S, look), (V, T, S, 2)
+    looks, places = vae.what_and_where(latents[:, :, 0])  # (V, T, S, look), (V, T, S, 2)
     predicted = model.lstm.rollout(latents[:, :context], horizon)  # (V, T, z)
-    _, predicted_places = vae.parts(predicted)
+    _, predicted_places = vae.what_and_where(predicted)
 
     shown = unit_scale(frames[:, last, 0]).to(looks.device)  # (V, height, width)
-    drawn = vae.drawn(looks[:, last], places[:, last])  # (V, S, height, width)
-    unexplained = shown[:, None] - vae.others(drawn)
-    crops = vae.crop(unexplained, places[:, last], vae.offsets)  # (V, S, size, size)
-    true_path = vae.pixels(places[:, last:]).transpose(1, 2)  # (V, S, 1 + H, 2)
-    predicted_path = vae.pixels(predicted_places[:, last:]).transpose(1, 2)  # (V, S, 1 + H, 2)
+    drawn = vae.draw(looks[:, last], places[:, last])  # (V, S, height, width)
+    unexplained = shown[:, None] - vae.overlay_others(drawn)
+    crops = vae.glimpse(unexplained, places[:, last], vae.offsets)  # (V, S, size, size)
+    true_path = vae.to_pixels(places[:, last:]).transpose(1, 2)  # (V, S, 1 + H, 2)
+    predicted_path = vae.to_pixels(predicted_places[:, last:]).transpose(1, 2)  # (V, S, 1 + H, 2)
     tensors = (shown, drawn, crops, true_path, predicted_path)
     pictures.save_slots(path, *(tensor.cpu().numpy() for tensor in tensors))
