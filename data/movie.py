@@ -102,6 +102,8 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
     film.start = start
     film.end = min(film.end, end or math.inf)
     frame = first_frame(film, film.start)
+    if frame is None and film.kind == "pictures":
+        stills.read(list_pictures(film.path)[0])  # says why it cannot be read
     if frame is None:
         raise UserError(f"{film.path}: not one frame can be decoded; is it damaged?")
     if crop_bars:
