@@ -47,7 +47,9 @@ def main(args):
     data_file = args.data_file or models[0].data_file
     frames, corners, size = read_videos(data_file, models, args)
     known = read_known(data_file, models)
-    predictors = baselines.collect(models, known, corners is None, args.forget, args.samples, args.temperature)
+    predictors = baselines.collect(
+        models, known, corners is None, args.forget, args.samples, args.temperature
+    )
     dest = Path(args.dest)
     files.lock_folder(dest)
     lengths = f"{args.context} frames fed in and {args.horizon} to predict"
@@ -117,7 +119,9 @@ def read_known(data_file, models):
     if models:
         train = Frames(models[0].data_file, "train", models[0].codec.frame_shape[1:])
     elif Path(data_file).suffix == ".npy":
-        raise UserError(f"{data_file} has no training frames to compare with: give --model, which knows its own")
+        raise UserError(
+            f"{data_file} has no training frames to compare with: give --model, which knows its own"
+        )
     else:
         train = Frames(data_file, "train")
     return train.evenly_spaced(KNOWN).numpy()

@@ -28,7 +28,8 @@ def flags():
     add("--shape", type=shape, help=narrowest)
     grey = "one channel instead of red, green and blue"
     add("--grey", action=cli.Switch, default=False, help=grey)
-    fps = "frames per second; if not given: the average rate of the slowest film (of pictures without times: 24)"
+    fps = """frames per second; if not given: the average rate of the slowest film
+        (of pictures without times: 24)"""
     add("--fps", type=hdf5.flag("frame_rate"), help=fps)
     add("--start", type=limits.real(0), default=0.0, help="seconds of each film to leave out")
     add("--end", type=limits.real(0, above=True), help="seconds; if not given: to each film's end")
@@ -42,7 +43,8 @@ def flags():
         f"{footage.MANY}, or most are too short to divide; else shots"
     )
     add("--split_by", choices=("auto", "film", "shot", "folder"), default="auto", help=by)
-    lists = "a list of films by split, with lines such as: train walking/person01.avi; films not in it are left out"
+    lists = """a list of films by split, with lines such as: train walking/person01.avi;
+        films not in it are left out"""
     add("--split_file", metavar="FILE", help=lists)
     least = "drop shorter shots and films; of one frame, nothing can be predicted"
     add("--min_frames", type=limits.at_least(1), default=2, help=least)
@@ -53,7 +55,9 @@ def shape(text):
     """An argparse type: WIDTHxHEIGHT, pixels."""
     sizes = text.lower().split("x")
     if len(sizes) != 2 or not all(size.isdecimal() and int(size) in SIZES for size in sizes):
-        raise argparse.ArgumentTypeError(f"takes pixels from {SIZES[0]} to {SIZES[-1]} such as 64x48, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"takes pixels from {SIZES[0]} to {SIZES[-1]} such as 64x48, not {text!r}"
+        )
     return text
 
 
@@ -61,7 +65,9 @@ def main(args):
     if args.end is not None and args.end <= args.start:
         raise UserError(f"--end {args.end:g} is not after --start {args.start:g}: give a later one")
     if args.split_file and args.split_by != "auto":
-        raise UserError(f"--split_file says where each film goes: leave out --split_by {args.split_by}")
+        raise UserError(
+            f"--split_file says where each film goes: leave out --split_by {args.split_by}"
+        )
     hdf5.refuse_existing(args.dest)
     shares = [int(share) for share in args.split.split("/")]
 
@@ -96,7 +102,9 @@ def main(args):
         "frame_skip": FRAME_SKIP,
     }
     frame = (1 if args.grey else 3, height, width)
-    counts = shots.write_films(args.dest, films, frame, rate, shares, args.detect_cuts, args.min_frames, attributes)
+    counts = shots.write_films(
+        args.dest, films, frame, rate, shares, args.detect_cuts, args.min_frames, attributes
+    )
     footage.report(films, passed, len(found) - len(listed), size)
     report(args.dest, counts, f"{width}x{height} pixels, {rate:.4g} a second")
 

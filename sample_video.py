@@ -77,7 +77,10 @@ def main(args):
         else:
             save_comparison(target, true, video, length, fps, args.scale)
 
-    print(f"{dest}: {len(chosen)} videos of the {args.split} split, {length} frames fed in; squared error per frame:")
+    print(
+        f"{dest}: {len(chosen)} videos of the {args.split} split, {length} frames fed in; squared "
+        "error per frame:"
+    )
     report(truth, context, predicted, reconstructed)
 
 
@@ -98,7 +101,10 @@ def choose_videos(args, frames, skip):
     length = args.context or min(max(half, 1), MAX_CONTEXT)
     long_enough = np.flatnonzero(lengths >= length)
     if not len(long_enough):
-        raise UserError(f"no {args.split} video has {length} frames to feed in: lower --context to {lengths.max()}")
+        raise UserError(
+            f"no {args.split} video has {length} frames to feed in: lower --context to "
+            f"{lengths.max()}"
+        )
     shuffled = np.random.default_rng(args.seed).permutation(long_enough)
     return length, shuffled[: args.n]
 

@@ -1,4 +1,6 @@
-"""Train the convolutional autoencoder of a movie's frames; its convolutions become the feature extractor."""
+"""Train the convolutional autoencoder of a movie's frames; its convolutions become the feature
+extractor.
+"""
 
 from pathlib import Path
 
@@ -20,13 +22,22 @@ SPEC = "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512"
 
 def flags():
     parser = Parser(
-        __doc__, CAE, save_to="runs/cae", batch_size=16, num_epochs=Steps(1500), lr=1e-3, schedule="cosine",
-        grad_clip=10.0,
+        __doc__, CAE, save_to="runs/cae", batch_size=16, num_epochs=Steps(1500), lr=1e-3,
+        schedule="cosine", grad_clip=10.0,
     )  # fmt: skip
-    parser.add_argument("--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py")
+    parser.add_argument(
+        "--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py"
+    )
     parser.add_argument("--specstr", default=SPEC, help="the layers, as models/cae.py explains")
-    parser.add_argument("--pxsh", type=checkpoint.flag("pxsh"), default=0.5, help="subtracted from pixels in [0, 1]")
-    parser.add_argument("--unpool", action=cli.Switch, default=True, help="unpool to the maxima, else to whole windows")
+    parser.add_argument(
+        "--pxsh", type=checkpoint.flag("pxsh"), default=0.5, help="subtracted from pixels in [0, 1]"
+    )
+    parser.add_argument(
+        "--unpool",
+        action=cli.Switch,
+        default=True,
+        help="unpool to the maxima, else to whole windows",
+    )
     return parser
 
 

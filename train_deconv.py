@@ -24,9 +24,18 @@ ARCHS = {
 
 def flags():
     parser = Parser(__doc__, Deconvoluter, archs=ARCHS, save_to="runs/deconv")
-    parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
-    parser.add_argument("--split_layer", default="conv7", help="the CAE's convolution whose output are the features")
-    parser.add_argument("--nfilts", type=checkpoint.flag("nfilts"), default=64, help="deep: maps of each convolution")
+    parser.add_argument(
+        "--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames"
+    )
+    parser.add_argument(
+        "--split_layer", default="conv7", help="the CAE's convolution whose output are the features"
+    )
+    parser.add_argument(
+        "--nfilts",
+        type=checkpoint.flag("nfilts"),
+        default=64,
+        help="deep: maps of each convolution",
+    )
     return parser
 
 
@@ -48,11 +57,14 @@ def main(args):
         raise UserError(f"--split_layer: {error}") from None
 
     painted = model.paint(
-        cae.features(torch.zeros(1, config["channels"], *crop, device=device), args.split_layer).cpu()
+        cae.features(
+            torch.zeros(1, config["channels"], *crop, device=device), args.split_layer
+        ).cpu()
     )
     if painted.shape[2:] != crop:
         raise UserError(
-            f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not {crop}; pools must divide"
+            f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not {crop}; "
+            "pools must divide"
         )
 
     def prepare(frames):
@@ -64,7 +76,9 @@ def main(args):
     if processes.rank():
         return
 
-    model = checkpoint.build(checkpoint.load(run / "best.pt", Deconvoluter), Deconvoluter).to(device)
+    model = checkpoint.build(checkpoint.load(run / "best.pt", Deconvoluter), Deconvoluter).to(
+        device
+    )
     shown = test.evenly_spaced(12).to(device)
     with torch.no_grad():
         again = model.paint(prepare(shown)[0]) + model.pxsh

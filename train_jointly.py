@@ -1,4 +1,6 @@
-"""Train an LSTM and its autoencoder together, on the pixels of free-running frames of videos made on the way."""
+"""Train an LSTM and its autoencoder together, on the pixels of free-running frames of videos made
+on the way.
+"""
 
 from pathlib import Path
 
@@ -19,15 +21,29 @@ from training.trained import load_parent
 
 def flags():
     parser = Parser(
-        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=Steps(1000), lr=1e-3, schedule="cosine"
+        __doc__,
+        Joint,
+        save_to="runs/joint",
+        batch_size=32,
+        num_epochs=Steps(1000),
+        lr=1e-3,
+        schedule="cosine",
     )
-    parser.add_argument("--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from")
+    parser.add_argument(
+        "--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from"
+    )
     parser.add_argument("--seq_length", type=limits.at_least(3), default=21, help="frames a video")
     parser.add_argument(
-        "--rollout", type=limits.at_least(0), default=10, help="last frames of it predicted in free running"
+        "--rollout",
+        type=limits.at_least(0),
+        default=10,
+        help="last frames of it predicted in free running",
     )
     parser.add_argument(
-        "--shown", type=checkpoint.flag("shown"), default=4, help="predicted frames painted of each video"
+        "--shown",
+        type=checkpoint.flag("shown"),
+        default=4,
+        help="predicted frames painted of each video",
     )
     return parser
 
@@ -35,16 +51,26 @@ def flags():
 def main(args):
     content = checkpoint.load(args.lstm, LatentLSTM)
     if content["config"]["diffs"]:
-        raise UserError(f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z itself")
+        raise UserError(
+            f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z "
+            "itself"
+        )
     if args.rollout > args.seq_length - 2:
-        raise UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
+        raise UserError(
+            f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower "
+            "it"
+        )
     codec = load_parent(content, args.lstm, "codec", VCAE)
     frames = checkpoint.parent_path(args.lstm, content, "frames")
-    train, valid = (GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid"))
+    train, valid = (
+        GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid")
+    )
     device = start(args)
     run = Path(args.save_to)
 
-    model = new_network(Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown)
+    model = new_network(
+        Joint, device, codec["config"], content["config"] | {"free": args.rollout}, args.shown
+    )
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
     fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
@@ -56,10 +82,15 @@ def main(args):
     model = checkpoint.build(best, Joint)
     about = {**best["args"], "frame_skip": content["args"]["frame_skip"]}
     checkpoint.save(run / "vcae.pt", model.vcae, about, best["history"], {})
-    parents = {"codec": checkpoint.parent(run / "vcae.pt", checkpoint.load(run / "vcae.pt", VCAE), run)}
+    parents = {
+        "codec": checkpoint.parent(run / "vcae.pt", checkpoint.load(run / "vcae.pt", VCAE), run)
+    }
     parents["frames"] = {"path": files.relative(frames, run)}
     checkpoint.save(run / "lstm.pt", model.lstm, about, best["history"], parents)
-    print(f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder {run}/vcae.pt")
+    print(
+        f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder "
+        f"{run}/vcae.pt"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the LSTM that predicts the next latent, on the latents that an autoencoder's training left."""
+"""Train the LSTM that predicts the next latent, on the latents that an autoencoder left."""
 
 from pathlib import Path
 
@@ -24,41 +24,62 @@ def flags():
         __doc__, LatentLSTM, save_to="runs/lstm", num_epochs=Steps(1000, least=60), lr=2e-3,
         schedule="cosine", amp=None,
     )  # fmt: skip
-    parser.explain("batch_size", f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows")
-    parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py")
+    parser.explain(
+        "batch_size", f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows"
+    )
+    parser.add_argument(
+        "--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py"
+    )
     parser.add_argument(
         "--seq_length",
         type=limits.at_least(3),
         help="frames a window; if not given: 20, or what half of the videos have",
     )
     parser.add_argument(
-        "--frame_skip", type=limits.at_least(1), help="take every so-many-th frame; if not given: as the data says"
+        "--frame_skip",
+        type=limits.at_least(1),
+        help="take every so-many-th frame; if not given: as the data says",
     )
     parser.add_argument(
         "--loss",
         choices=LOSSES,
         default="mse",
-        help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture density; distance in "
+        help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture "
+        "density; distance in "
         "posterior deviations, for slots",
     )
-    parser.add_argument("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
-    parser.add_argument("--mixtures", type=checkpoint.flag("mixtures"), default=5, help="Gaussians of --loss mdn")
-    parser.add_argument("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
+    parser.add_argument(
+        "--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse"
+    )
+    parser.add_argument(
+        "--mixtures", type=checkpoint.flag("mixtures"), default=5, help="Gaussians of --loss mdn"
+    )
+    parser.add_argument(
+        "--diffs", action=cli.Switch, default=False, help="read and predict differences in Z"
+    )
     parser.add_argument(
         "--rollout",
         type=checkpoint.flag("free"),
-        help="last frames of a window trained in free running, 0: none, as in 2016; if not given: half the window",
+        help="last frames of a window trained in free running, 0: none, as in 2016; if not given: "
+        "half the window",
     )
     parser.add_argument(
         "--residual",
         choices=RESIDUALS,
-        help="what is predicted: Z, its difference from the last one, or from going on at the last speed; "
+        help="what is predicted: Z, its difference from the last one, or from going on at the last "
+        "speed; "
         "if not given: first if Z changes little from frame to frame, as in films, else none",
     )
-    parser.add_argument("--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM")
-    parser.add_argument("--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units a layer")
+    parser.add_argument(
+        "--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM"
+    )
+    parser.add_argument(
+        "--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units a layer"
+    )
     parser.add_argument("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
-    parser.add_argument("--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input")
+    parser.add_argument(
+        "--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input"
+    )
     return parser
 
 
@@ -68,18 +89,29 @@ def main(args):
     latents = Videos(args.data_file, "train", "latents")
     about = latents.attributes
     if "slots" in about and (args.loss == "mdn" or args.diffs):
-        raise UserError(f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave them out")
+        raise UserError(
+            f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave "
+            "them out"
+        )
     if args.loss == "distance" and "slots" not in about:
-        raise UserError(f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted")
+        raise UserError(
+            f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted"
+        )
     args.frame_skip = args.frame_skip or about["frame_skip"]
     if args.seq_length is None:
         others = Videos(args.data_file, "valid", "latents").starts
         args.seq_length = usual_length(latents.starts, others, args.frame_skip)
-    args.rollout = min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
+    args.rollout = (
+        min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
+    )
     if args.rollout > args.seq_length - 3:
-        raise UserError(f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower it")
+        raise UserError(
+            f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower "
+            "it"
+        )
     train, valid = (
-        Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed) for split in ("train", "valid")
+        Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed)
+        for split in ("train", "valid")
     )
     args.batch_size = args.batch_size or (128 if len(train) >= FEW else 16)
     if args.residual is None:
@@ -87,7 +119,8 @@ def main(args):
     device = start(args)
     run = Path(args.save_to)
     processes.say(
-        f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are too short for one"
+        f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are "
+        "too short for one"
     )
 
     model = new_network(
@@ -107,8 +140,14 @@ def main(args):
     )
     # Both are named as seen from the run folder, so that the folders can move together.
     beside = Path(args.data_file).resolve().parent
-    seen = {name: files.relative(files.resolve(about[name], beside), run) for name in ("codec", "data_file")}
-    parents = {"codec": {"path": seen["codec"], "id": about["codec_id"]}, "frames": {"path": seen["data_file"]}}
+    seen = {
+        name: files.relative(files.resolve(about[name], beside), run)
+        for name in ("codec", "data_file")
+    }
+    parents = {
+        "codec": {"path": seen["codec"], "id": about["codec_id"]},
+        "frames": {"path": seen["data_file"]},
+    }
     fit(model, train, valid, args, device, parents)
 
 
@@ -120,9 +159,11 @@ def changes_little(windows):
 
 
 def usual_length(train, valid, skip):
-    """A window of 20 frames, or the longest for which half of the training videos, and one for validation, will do.
+    """A window of 20 frames, or the longest for which half of the training videos, and one for
+    validation, will do.
 
-    train, valid: where their videos start, and the last one ends; skip: of the frames, every skip-th is taken.
+    train, valid: where their videos start, and the last one ends; skip: of the frames, every
+    skip-th is taken.
     """
     frames = min(np.median(np.diff(train)), np.diff(valid).max())
     return int(np.clip((frames - 1) // skip + 1, 3, 20))

@@ -1,4 +1,6 @@
-"""Train the VAE of a CAE's features; leave its checkpoint, pictures of the whole chain, the latents of all frames."""
+"""Train the VAE of a CAE's features; leave its checkpoint, pictures of the whole chain, the latents
+of all frames.
+"""
 
 from pathlib import Path
 
@@ -27,17 +29,42 @@ ARCHS = {
 
 def flags():
     parser = Parser(__doc__, VAE, archs=ARCHS, save_to="runs/vae_on_convs")
-    parser.add_argument("--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames")
-    parser.add_argument("--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE")
-    parser.add_argument("--z_dim", type=checkpoint.flag("z_dim"), default=256, help="numbers a latent")
     parser.add_argument(
-        "--nfilts", type=checkpoint.flag("nfilts"), default=64, help="deep: maps of the outermost convolution"
+        "--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames"
     )
-    parser.add_argument("--n_hid", type=checkpoint.flag("n_hid"), default=1500, help="dense hidden units")
-    parser.add_argument("--L", type=checkpoint.flag("L"), default=2, help="posterior samples a frame")
-    parser.add_argument("--beta", type=checkpoint.flag("beta"), default=1.0, help="weight of the KL term")
-    parser.add_argument("--bounded", action=cli.Switch, default=False, help="2016: features as they are, means in tanh")
-    parser.add_argument("--crops", type=limits.at_least(1), default=4, help="square crops of each frame in the latents")
+    parser.add_argument(
+        "--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE"
+    )
+    parser.add_argument(
+        "--z_dim", type=checkpoint.flag("z_dim"), default=256, help="numbers a latent"
+    )
+    parser.add_argument(
+        "--nfilts",
+        type=checkpoint.flag("nfilts"),
+        default=64,
+        help="deep: maps of the outermost convolution",
+    )
+    parser.add_argument(
+        "--n_hid", type=checkpoint.flag("n_hid"), default=1500, help="dense hidden units"
+    )
+    parser.add_argument(
+        "--L", type=checkpoint.flag("L"), default=2, help="posterior samples a frame"
+    )
+    parser.add_argument(
+        "--beta", type=checkpoint.flag("beta"), default=1.0, help="weight of the KL term"
+    )
+    parser.add_argument(
+        "--bounded",
+        action=cli.Switch,
+        default=False,
+        help="2016: features as they are, means in tanh",
+    )
+    parser.add_argument(
+        "--crops",
+        type=limits.at_least(1),
+        default=4,
+        help="square crops of each frame in the latents",
+    )
     return parser
 
 
@@ -45,7 +72,10 @@ def main(args):
     cae_content = checkpoint.load(args.cae, CAE)
     deconv_content = checkpoint.load(args.deconv, Deconvoluter)
     if deconv_content["parents"]["cae"]["id"] != checkpoint.identity(cae_content):
-        raise UserError(f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this one")
+        raise UserError(
+            f"--deconv {args.deconv} was trained on another CAE than {args.cae}: train it on this "
+            "one"
+        )
     data_file = checkpoint.parent_path(args.cae, cae_content, "frames")
     crop = (cae_content["config"]["side"],) * 2
     train = Frames(data_file, "train", crop, args.seed)
@@ -58,7 +88,9 @@ def main(args):
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
     names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")
-    model = new_network(VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}).to(device)
+    model = new_network(
+        VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}
+    ).to(device)
     if not args.bounded:
         model.normalise_by(features)
     parents = {
@@ -72,9 +104,15 @@ def main(args):
     fit(model, train, valid, args, device, parents, prepare)
 
     codec = load_codec(run / "best.pt", device)
-    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(data_file, run)}
+    about = {
+        "codec": "best.pt",
+        "codec_id": codec.identity,
+        "data_file": files.relative(data_file, run),
+    }
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
-    write_latents(run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume)
+    write_latents(
+        run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume
+    )
     if processes.rank():
         return
 

@@ -1,4 +1,6 @@
-"""Train the convolutional VAE of frames; leave its checkpoints, pictures, and the latents of all frames."""
+"""Train the convolutional VAE of frames; leave its checkpoints, pictures, and the latents of all
+frames.
+"""
 
 from pathlib import Path
 
@@ -37,8 +39,12 @@ ARCHS = {
 
 def flags():
     parser = Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
-    parser.add_argument("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
-    parser.add_argument("--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers a latent")
+    parser.add_argument(
+        "--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py"
+    )
+    parser.add_argument(
+        "--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers a latent"
+    )
     parser.add_argument(
         "--slots",
         type=int,
@@ -47,13 +53,22 @@ def flags():
     )
     parser.add_argument("--n_hid", type=checkpoint.flag("n_hid"), help="dense hidden units")
     parser.add_argument(
-        "--nfilts", type=checkpoint.flag("nfilts"), help="deep, 2016: maps of the outermost convolution"
+        "--nfilts",
+        type=checkpoint.flag("nfilts"),
+        help="deep, 2016: maps of the outermost convolution",
     )
     parser.add_argument(
-        "--fsize", type=checkpoint.flag("fsize"), default=3, help="2016: filter size of the convolutions, odd"
+        "--fsize",
+        type=checkpoint.flag("fsize"),
+        default=3,
+        help="2016: filter size of the convolutions, odd",
     )
-    parser.add_argument("--L", type=checkpoint.flag("L"), help="deep, 2016: posterior samples a frame")
-    parser.add_argument("--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian")
+    parser.add_argument(
+        "--L", type=checkpoint.flag("L"), help="deep, 2016: posterior samples a frame"
+    )
+    parser.add_argument(
+        "--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian"
+    )
     parser.add_argument("--beta", type=checkpoint.flag("beta"), help="weight of the KL term")
     return parser
 
@@ -62,7 +77,9 @@ def main(args):
     if args.fsize % 2 == 0:
         raise UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
     if args.slots and args.arch != "slots":
-        raise UserError(f"--slots {args.slots} is for --arch slots, not {args.arch}: give that, or leave it out")
+        raise UserError(
+            f"--slots {args.slots} is for --arch slots, not {args.arch}: give that, or leave it out"
+        )
     train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
     if args.arch == "slots":
         count_slots(args, train.attributes)
@@ -73,19 +90,34 @@ def main(args):
         about = train.attributes
         combine = "max" if about["physics"] == "srivastava" else "sum"
         size = (about["num_sz"], combine, args.n_hid)
-        model = new_network(SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta)
+        model = new_network(
+            SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta
+        )
     else:
         names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
-        model = new_network(VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names})
+        model = new_network(
+            VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names}
+        )
     fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
 
     codec = load_codec(run / "best.pt", device)
-    about = {"codec": "best.pt", "codec_id": codec.identity, "data_file": files.relative(args.data_file, run)}
+    about = {
+        "codec": "best.pt",
+        "codec_id": codec.identity,
+        "data_file": files.relative(args.data_file, run),
+    }
     about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     if args.arch == "slots":
         about["slots"] = args.slots
     write_latents(
-        run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, about, args.resume, codec.follow
+        run / "latents.hdf5",
+        args.data_file,
+        codec.encode,
+        codec.frame_shape[1:],
+        1,
+        about,
+        args.resume,
+        codec.follow,
     )
     if processes.rank():
         return
@@ -95,21 +127,35 @@ def main(args):
     error = (again - unit_scale(shown)).square().sum((1, 2, 3)).mean()
     (run / "pictures").mkdir(exist_ok=True)
     some = np.linspace(0, len(shown) - 1, 16).astype(int)
-    rows = {"test frames": shown[some], f"reconstructions (squared error {error:.1f} a frame)": again[some]}
+    rows = {
+        "test frames": shown[some],
+        f"reconstructions (squared error {error:.1f} a frame)": again[some],
+    }
     save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
-    print(f"{run}: squared error of the reconstruction, summed over a frame: {error:.1f} (test split)")
+    print(
+        f"{run}: squared error of the reconstruction, summed over a frame: {error:.1f} (test split)"
+    )
 
 
 def count_slots(args, about):
-    """Settle --slots. Raises UserError if the frames, or the flags, are not such that slots can be made of them."""
+    """Settle --slots. Raises UserError if the frames, or the flags, are not such that slots can be
+    made of them.
+    """
     if "num_sz" not in about:
-        raise UserError(f"--arch slots is for bright things on black, from moving_mnist.py; not {args.data_file}")
+        raise UserError(
+            "--arch slots is for bright things on black, from moving_mnist.py; not "
+            f"{args.data_file}"
+        )
     args.slots = args.slots or about["nums_per_image"]
     if args.slots > 4:
-        raise UserError(f"{args.data_file} shows {args.slots} digits a frame: give --slots 4, or take --arch deep")
+        raise UserError(
+            f"{args.data_file} shows {args.slots} digits a frame: give --slots 4, or take --arch "
+            "deep"
+        )
     if args.z_dim % args.slots or args.z_dim // args.slots < 3:
         raise UserError(
-            f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of at least 3 numbers each: "
+            f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of at least 3 numbers "
+            "each: "
             f"take a multiple, --z_dim {16 * args.slots}"
         )
 

@@ -7,9 +7,11 @@ import torch
 
 
 def compare(variants, device, rounds=7, warm_up=5):
-    """Print a table: the median of each of the functions {name: function}, ms, and its ratio to the last one's.
+    """Print a table: the median of each of the functions {name: function}, ms, and its ratio to the
+    last one's.
 
-    They take turns for `rounds` rounds after `warm_up` that do not count. On a GPU, time is between two events.
+    They take turns for `rounds` rounds after `warm_up` that do not count. On a GPU, time is between
+    two events.
     """
     taken = {name: [] for name in variants}
     for turn in range(warm_up + rounds):
@@ -22,7 +24,10 @@ def compare(variants, device, rounds=7, warm_up=5):
     for name, median in medians.items():
         low = min(taken[name])
         high = max(taken[name])
-        print(f"{name:36} {median:9.2f} ms  {median / base:5.2f} x  ({low:.2f} to {high:.2f})", flush=True)
+        print(
+            f"{name:36} {median:9.2f} ms  {median / base:5.2f} x  ({low:.2f} to {high:.2f})",
+            flush=True,
+        )
     return medians
 
 

@@ -1,4 +1,6 @@
-"""Reading batches: 128 frames, and 128 windows of 30 latents, in random order from a file in memory."""
+"""Reading batches: 128 frames, and 128 windows of 30 latents, in random order from a file in
+memory.
+"""
 
 import argparse
 import sys
@@ -28,7 +30,14 @@ def main(args):
         latents = Path(folder) / "latents.hdf5"
         sizes = ["--seqs", "2000", "--mnist", "sample", "--dest", str(frames)]
         moving_mnist.main(moving_mnist.flags().parse_args(sizes))
-        about = {"codec": "", "codec_id": "", "data_file": "", "source": "", "frame_rate": 10.0, "frame_skip": 1}
+        about = {
+            "codec": "",
+            "codec_id": "",
+            "data_file": "",
+            "source": "",
+            "frame_rate": 10.0,
+            "frame_skip": 1,
+        }
         write_latents(latents, frames, some_pixels, (64, 64), 1, about)
         frames = Frames(frames, "train")
         windows = Windows(latents, "train", 30, 1, 0)

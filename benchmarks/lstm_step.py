@@ -1,4 +1,6 @@
-"""A training step of the latent LSTM: ours, torch.nn.LSTM, a cell called step by step, and the bare products."""
+"""A training step of the latent LSTM: ours, torch.nn.LSTM, a cell called step by step, and the bare
+products.
+"""
 
 import argparse
 import sys
@@ -45,14 +47,18 @@ class Cell(nn.Module):
 def products(inputs, units, layers, batch, steps, free, dtype, device):
     """The matrix products of a step, forward and backward, and nothing else.
 
-    Of `free` steps in free running the input is not known beforehand, so that its products cannot be one.
+    Of `free` steps in free running the input is not known beforehand, so that its products cannot
+    be one.
     """
     sizes = (batch, units), (batch, 4 * units), (4 * units, units)
     h, da, w = (torch.randn(*size, dtype=dtype, device=device) for size in sizes)
     w_t = w.t().contiguous()
     widths = [inputs] + [units] * (layers - 1)
     blocks = [steps - free] + [1] * free
-    known = [[torch.randn(n * batch, width, dtype=dtype, device=device) for n in blocks] for width in widths]
+    known = [
+        [torch.randn(n * batch, width, dtype=dtype, device=device) for n in blocks]
+        for width in widths
+    ]
     hiddens = [torch.randn(n * batch, units, dtype=dtype, device=device) for n in blocks]
     sloped = [torch.randn(n * batch, 4 * units, dtype=dtype, device=device) for n in blocks]
     weights = [torch.randn(4 * units, width, dtype=dtype, device=device) for width in widths]
@@ -82,9 +88,13 @@ def main(args):
     args.grad_clip = 0
 
     def step(peepholes=True, fuse=False, layer=None):
-        model = LatentLSTM(args.z_dim, args.units, args.layers, peepholes=peepholes, free=args.rollout)
+        model = LatentLSTM(
+            args.z_dim, args.units, args.layers, peepholes=peepholes, free=args.rollout
+        )
         if layer:
-            model.layers = nn.ModuleList(layer(each.weight_in.shape[1], args.units) for each in model.layers)
+            model.layers = nn.ModuleList(
+                layer(each.weight_in.shape[1], args.units) for each in model.layers
+            )
         if fuse:
             model.compile()
         model.to(device).train()
@@ -101,15 +111,23 @@ def main(args):
         "products alone": partial(Recorded(products(*sizes, dtype, device)), latents),
     }
     print(
-        f"{args.units} x {args.layers} units, z {args.z_dim}, batch {args.batch_size}, {args.seq_length} frames, "
-        f"{args.rollout} of them free, {'bfloat16' if args.amp else 'float32'}, {torch.get_num_threads()} threads"
+        f"{args.units} x {args.layers} units, z {args.z_dim}, batch {args.batch_size}, "
+        f"{args.seq_length} frames, "
+        f"{args.rollout} of them free, {'bfloat16' if args.amp else 'float32'}, "
+        f"{torch.get_num_threads()} threads"
     )
     compare(variants, device, args.rounds)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("units", 1024), ("layers", 2), ("z_dim", 32), ("batch_size", 128), ("seq_length", 30)):
+    for name, default in (
+        ("units", 1024),
+        ("layers", 2),
+        ("z_dim", 32),
+        ("batch_size", 128),
+        ("seq_length", 30),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rollout", type=int, default=0, help="last frames in free running")
     parser.add_argument("--amp", action="store_true", help="products in bfloat16")

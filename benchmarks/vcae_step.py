@@ -22,7 +22,11 @@ def main(args):
     frames = torch.rand(args.batch_size, 1, 64, 64, device=device)
 
     def step(amp, layout=torch.contiguous_format):
-        sizes = {"n_hid": 1024, "nfilts": 32, "L": 2} if args.arch == "2016" else {"n_hid": 512, "nfilts": 24, "L": 1}
+        sizes = (
+            {"n_hid": 1024, "nfilts": 32, "L": 2}
+            if args.arch == "2016"
+            else {"n_hid": 512, "nfilts": 24, "L": 1}
+        )
         model = VCAE((1, 64, 64), arch=args.arch, **sizes).to(device, memory_format=layout)
         optimizer = adam(model, 1e-3, device)
         how = argparse.Namespace(amp=amp, grad_clip=0)

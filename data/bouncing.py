@@ -98,7 +98,9 @@ def draw(glyphs, corners, frame_size, combine):
     frames = None
     for d in range(digits):
         canvas = np.zeros((videos * steps, height, width), np.uint8)
-        windows = np.lib.stride_tricks.sliding_window_view(canvas, (size, size), (1, 2), writeable=True)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            canvas, (size, size), (1, 2), writeable=True
+        )
         row, column = corners[:, :, d].reshape(-1, 2).T + margin  # (V*T,) each
         windows[frame, row, column] = np.repeat(glyphs[:, d], steps, axis=0)  # (V*T, s, s)
         if frames is None:

@@ -18,10 +18,16 @@ from data.shots import divide
 from runtime.errors import UserError
 
 TOLD = 5  # damaged films, named one by one
-SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"}  # of folders, in any case
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+}  # of folders, in any case
 SPLIT_NAMES |= dict.fromkeys(("valid", "val", "validation", "dev"), "valid")
 MANY = 20  # films; from so many on, whole films are dealt to the splits
-# What often lies beside films and is none: passed over without a word, where other files that are none are told.
+# What often lies beside films and is none: passed over without a word, where other files that are
+# none are told.
 NO_FILMS = {
     ".ass", ".csv", ".db", ".flac", ".gz", ".h5", ".hdf5", ".html", ".ini", ".ipynb", ".json",
     ".jsonl", ".log", ".m4a", ".mat", ".md", ".mp3", ".npy", ".npz", ".ogg", ".pdf", ".pkl", ".pt",
@@ -43,7 +49,9 @@ def find(paths):
             found = list(search(path, path, folders, passed))
             known = any(real(path) in place.parents or real(path) == place for place in films)
             if not found and not known:
-                raise UserError(f"{path} holds no pictures and no films; name another folder, or a film")
+                raise UserError(
+                    f"{path} holds no pictures and no films; name another folder, or a film"
+                )
         else:
             kind = kind_of(path)
             found = [Film(path, kind, path.parent)]
@@ -60,7 +68,9 @@ def kind_of(path):
 
 
 def search(folder, root, folders, passed):
-    """Yield the films in `folder` and all folders in it, but for `folders`, searched before: links may lead back."""
+    """Yield the films in `folder` and all folders in it, but for `folders`, searched before: links
+    may lead back.
+    """
     if real(folder) in folders:
         return
     folders.add(real(folder))
@@ -92,7 +102,9 @@ def search(folder, root, folders, passed):
 
 
 def real(path):
-    """Where a path leads. (Path.resolve raises an error of its own at links that lead to themselves.)"""
+    """Where a path leads. (Path.resolve raises an error of its own at links that lead to
+    themselves.)
+    """
     return Path(os.path.realpath(path))
 
 
@@ -122,7 +134,9 @@ def inspect_all(films, passed, min_frames, cover, fps, start, end, crop_bars):
             continue
         frames = ticks(film, min(fps or math.inf, film.rate))
         if frames < min_frames:
-            passed.append(f"{film.path} is too short: {frames} frames, fewer than --min_frames {min_frames}")
+            passed.append(
+                f"{film.path} is too short: {frames} frames, fewer than --min_frames {min_frames}"
+            )
         else:
             usable.append(film)
     if not usable:
@@ -150,13 +164,18 @@ def read_list(path, films):
             if not split or split.startswith("#"):
                 continue
             if split not in hdf5.SPLITS or not name:
-                raise UserError(f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a path")
+                raise UserError(
+                    f"{path}, line {number}: {line.strip():.80} is not train, valid or test, and a "
+                    "path"
+                )
             found = {real(place / name) for place in places} & by_path.keys()
             if not found:
                 raise UserError(f"{where}: {name:.200} is none of the {len(films)} films found")
             for film in map(by_path.get, found):
                 if film.split not in (None, split):
-                    raise UserError(f"{where}: {name:.200} is in {film.split} already; delete one line")
+                    raise UserError(
+                        f"{where}: {name:.200} is in {film.split} already; delete one line"
+                    )
                 film.split = split
     listed = [film for film in films if film.split]
     if not listed:
@@ -173,7 +192,9 @@ def choose_splits(films, split_by, shares, rate, min_frames):
     if split_by == "auto":
         folders = {split_folder(film) for film in films}
         wanted = [split for split, share in zip(hdf5.SPLITS, shares, strict=True) if share]
-        spans = [divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames) for film in films]
+        spans = [
+            divide(ticks(film, rate), [], shares, math.ceil(rate), min_frames) for film in films
+        ]
         short = sum(not all(parts[split] for split in wanted) for parts in spans)
         if len(folders) > 1 and None not in folders:
             split_by = "folder"
@@ -185,14 +206,19 @@ def choose_splits(films, split_by, shares, rate, min_frames):
         for film in films:
             film.split = split_folder(film)
             if film.split is None:
-                raise UserError(f"--split_by folder: {film.path} is in none of the folders {', '.join(SPLIT_NAMES)}")
+                raise UserError(
+                    f"--split_by folder: {film.path} is in none of the folders "
+                    f"{', '.join(SPLIT_NAMES)}"
+                )
     elif split_by == "film":
         deal(films, shares)
     return split_by
 
 
 def split_folder(film):
-    """The split that a folder names which holds the film, from the one that was named down; None if none does."""
+    """The split that a folder names which holds the film, from the one that was named down; None if
+    none does.
+    """
     folder = film.path if film.kind == "pictures" else film.path.parent
     names = [film.root.absolute().name, *folder.relative_to(film.root).parts]
     return next((SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES), None)
@@ -208,7 +234,8 @@ def deal(films, shares):
     wanted = sum(share > 0 for share in shares)
     if len(films) < wanted:
         raise UserError(
-            f"--split_by film: {wanted} splits have shares of --split, and there are {len(films)} films: give more"
+            f"--split_by film: {wanted} splits have shares of --split, and there are {len(films)} "
+            "films: give more"
         )
     counts = films_per_split(len(films), shares)
     given = [0, 0, 0]
@@ -244,7 +271,10 @@ def report(films, passed, left_out, shape):
         size = f"{shape[1]}x{shape[0]}"
         print(f"cropped around the centre to {size}: {len(cropped)} of {len(films)} films")
     if empty := [film for film in films if not film.shots]:
-        print(f"dropped: {len(empty)}; the first: {empty[0].problem or f'{empty[0].path} is too short for a shot'}")
+        print(
+            f"dropped: {len(empty)}; the first: "
+            f"{empty[0].problem or f'{empty[0].path} is too short for a shot'}"
+        )
     damaged = [film for film in films if film.damaged]
     for film in damaged[:TOLD]:
         print(f"{film.path} is damaged or cut short: the {film.frames} frames that decode are kept")

@@ -22,7 +22,10 @@ class GeneratedVideos(Dataset):
         videos = Videos(path, split, "frames")
         attributes = videos.attributes
         if not attributes.keys() >= NEEDED:
-            raise UserError(f"{path} was not made by moving_mnist.py: only videos of bouncing digits can be generated")
+            raise UserError(
+                f"{path} was not made by moving_mnist.py: only videos of bouncing digits can be "
+                "generated"
+            )
         side = attributes["frame_size"]
         digit = attributes["num_sz"]
         least = bouncing.ROOM[attributes["physics"]]

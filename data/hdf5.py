@@ -118,7 +118,9 @@ def chunks(count, split):
         yield range(first, min(first + CHUNK, count))
 
 
-def write_latents(dest, data_file, encode, crop, crops, attributes, replace=False, follow=None, batch_size=500):
+def write_latents(
+    dest, data_file, encode, crop, crops, attributes, replace=False, follow=None, batch_size=500
+):
     """Encode every frame of `data_file` and write the latents with the same `starts`.
 
     encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim).
@@ -279,7 +281,10 @@ class Frames(Videos, Dataset):
         height, width = crop or self.shape[2:]
         self.room = np.array([self.shape[2] - height, self.shape[3] - width])
         if (self.room < 0).any():
-            raise UserError(f"{path} has frames {self.shape[2]} x {self.shape[3]}, smaller than {height} x {width}")
+            raise UserError(
+                f"{path} has frames {self.shape[2]} x {self.shape[3]}, smaller than {height} x "
+                f"{width}"
+            )
         self.shape = (*self.shape[:2], height, width)
         self.seed = seed
         self.corners = np.broadcast_to(self.room // 2, (len(self), 2))
@@ -354,7 +359,8 @@ class Windows(Videos, Dataset):
         self.left_out = (lengths < span).sum()
         if not len(self.videos):
             raise UserError(
-                f"{path}: the longest {split} video has {lengths.max()} frames, a window of --seq_length {length} "
+                f"{path}: the longest {split} video has {lengths.max()} frames, a window of "
+                f"--seq_length {length} "
                 f"with --frame_skip {skip} needs {span}: lower one of them, or take longer videos"
             )
         self.choices = lengths[self.videos] - span + 1

@@ -55,7 +55,9 @@ def blame(path):
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
+        raise UserError(
+            f"{path} is not there; run the stage that makes it, or name another file"
+        ) from None
     except Exception as error:  # h5py raises many kinds
         raise UserError(f"{path} cannot be read as HDF5 of this project ({error!s:.200})") from None
 
@@ -71,7 +73,10 @@ def check_signature(path):
 
 
 def other_format(path, number):
-    return f"{path} is HDF5 of format {number} (or foreign), and this code reads format {FORMAT}: make it again"
+    return (
+        f"{path} is HDF5 of format {number} (or foreign), and this code reads format {FORMAT}: "
+        "make it again"
+    )
 
 
 def check_writable(attributes):
@@ -80,7 +85,9 @@ def check_writable(attributes):
         value = attributes[name]
         too_long = len(os.fsencode(str(value))) > MAX_TEXT
         if too_long or not limits.fits(value, ATTRIBUTES[name]):
-            raise UserError(f"{name} {value!s:.50} is more than this file format can hold: lower it")
+            raise UserError(
+                f"{name} {value!s:.50} is more than this file format can hold: lower it"
+            )
 
 
 def read_attributes(file, path, kind):
@@ -136,9 +143,14 @@ def checked_rows(file, path, split, kind):
     shape = rows.shape
     is_pair = kind == "frames" or (len(shape) == 4 and shape[2] == 2)  # mean and log-sigma
     if rows.dtype != DTYPE[kind] or len(shape) != 4 or not is_pair:
-        raise UserError(f"{path}: {split}/{kind} is {rows.dtype} {shape}, not {np.dtype(DTYPE[kind])} {SHAPE[kind]}")
+        raise UserError(
+            f"{path}: {split}/{kind} is {rows.dtype} {shape}, not {np.dtype(DTYPE[kind])} "
+            f"{SHAPE[kind]}"
+        )
     if kind == "frames" and shape[3] <= MAX_CHANNELS < shape[1]:
-        raise UserError(f"{path} has frames {shape[1:]} with their channels last; store {SHAPE[kind]}")
+        raise UserError(
+            f"{path} has frames {shape[1:]} with their channels last; store {SHAPE[kind]}"
+        )
     check_storage(rows, path)
     return rows
 
@@ -150,18 +162,27 @@ def read_starts(file, path, split, kind, count):
     """
     stored = member(file, split, "starts")
     starts = np.zeros(0, np.int64)
-    if stored is not None and stored.dtype == np.int64 and stored.ndim == 1 and len(stored) <= count + 1:
+    if (
+        stored is not None
+        and stored.dtype == np.int64
+        and stored.ndim == 1
+        and len(stored) <= count + 1
+    ):
         check_storage(stored, path)
         starts = stored[:]
     if len(starts) < 2 or starts[0] != 0 or starts[-1] != count or (np.diff(starts) < 1).any():
-        raise UserError(f"{path}: {split}/starts must be int64 and rise from 0 to the {count} rows of {kind}")
+        raise UserError(
+            f"{path}: {split}/starts must be int64 and rise from 0 to the {count} rows of {kind}"
+        )
     return starts
 
 
 def check_slots(path, z_dim, slots):
     """Raise UserError if `z_dim` numbers do not divide into the slots. slots: None, or a count."""
     if slots and (z_dim % slots or z_dim // slots < MIN_SLOT):
-        raise UserError(f"{path}: latents of {z_dim} numbers are not those of {slots} slots; make it again")
+        raise UserError(
+            f"{path}: latents of {z_dim} numbers are not those of {slots} slots; make it again"
+        )
 
 
 def read_positions(file, frames, count):

@@ -51,7 +51,9 @@ def digits_by_split(folder, fetch=True):
     test = read_pair(folder, "t10k")
     cut = len(images) - len(images) // 10
     if not len(test[0]) or cut == len(images):
-        raise UserError(f"{folder} has too few digits: {len(images)} to train, {len(test[0])} to test")
+        raise UserError(
+            f"{folder} has too few digits: {len(images)} to train, {len(test[0])} to test"
+        )
     return {
         "train": (images[:cut], labels[:cut]),
         "valid": (images[cut:], labels[cut:]),
@@ -64,7 +66,10 @@ def read_pair(folder, part):
     images = read_idx(folder / f"{part}-images-idx3-ubyte")
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte")
     if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-        raise UserError(f"{folder}: {part} images {images.shape} and labels {labels.shape} do not belong together")
+        raise UserError(
+            f"{folder}: {part} images {images.shape} and labels {labels.shape} do not belong "
+            "together"
+        )
     return images, labels
 
 
@@ -72,7 +77,9 @@ def read_idx(path):
     """The array in an IDX file of bytes, which may have any of the names that `found` knows."""
     path = found(path) or Path(path).with_name(Path(path).name + ".gz")
     if not path.exists():
-        raise UserError(f"{path} is not there; moving_mnist.py fetches it with --mnist {path.parent}")
+        raise UserError(
+            f"{path} is not there; moving_mnist.py fetches it with --mnist {path.parent}"
+        )
     open_any = gzip.open if path.suffix == ".gz" else open
     try:
         with open_any(path, "rb") as file:
@@ -82,7 +89,9 @@ def read_idx(path):
     shape = idx_shape(content)
     header = IDX_MAGIC + IDX_AXIS * len(shape)
     if not shape or len(content) != header + math.prod(shape):
-        raise UserError(f"{path} is not a complete IDX file of bytes; delete it and it will be fetched again")
+        raise UserError(
+            f"{path} is not a complete IDX file of bytes; delete it and it will be fetched again"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

@@ -91,14 +91,18 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         seconds = [duration for duration, _ in played(film)]
         usual = float(np.median(seconds))
         film.rate = 1 / usual
-        film.end = sum(seconds[:-1]) + min(seconds[-1], usual)  # many hold their last picture for long
+        film.end = sum(seconds[:-1]) + min(
+            seconds[-1], usual
+        )  # many hold their last picture for long
     else:
         read_timeline(film)
     slowest, fastest = hdf5.ATTRIBUTES["frame_rate"]
     if not slowest <= film.rate <= fastest:
         raise UserError(f"{film.path} claims {film.rate:.3g} frames a second; is it damaged?")
     if start >= film.end:
-        raise UserError(f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds")
+        raise UserError(
+            f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds"
+        )
     film.start = start
     film.end = min(film.end, end or math.inf)
     frame = first_frame(film, film.start)
@@ -110,7 +114,9 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         film.crop = find_bars(film)
     film.shape = small_shape(film, frame)
     if max(film.shape) > MAX_ASPECT * min(film.shape):
-        raise UserError(f"{film.path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?")
+        raise UserError(
+            f"{film.path} has frames more than {MAX_ASPECT} times as long as wide; is it damaged?"
+        )
 
 
 def first_frame(film, start):
@@ -128,7 +134,11 @@ def natural(path):
 
 def list_pictures(folder):
     """The still pictures in `folder`, in natural order."""
-    found = [p for p in folder.iterdir() if p.suffix.lower() in stills.SUFFIXES and not p.name.startswith(".")]
+    found = [
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in stills.SUFFIXES and not p.name.startswith(".")
+    ]
     return [p for p in sorted(found, key=natural) if p.is_file() and not stills.is_animation(p)]
 
 
@@ -143,19 +153,26 @@ def open_film(path):
         # of files.
         container = av.open(f"file:{path}", metadata_errors="ignore")
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; name a film, or a folder of films or pictures") from None
+        raise UserError(
+            f"{path} is not there; name a film, or a folder of films or pictures"
+        ) from None
     except av.FFmpegError as error:
-        raise UserError(f"{path} cannot be read as a film ({error.strerror}); is it a complete one?") from None
+        raise UserError(
+            f"{path} cannot be read as a film ({error.strerror}); is it a complete one?"
+        ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     with container:
         # Neither the cover of an album nor text, which ffmpeg would draw as on a terminal, is a
         # film.
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        streams = [
+            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
         streams = [s for s in streams if s.codec_context]  # none: ffmpeg does not know the codec
         if not streams or container.format.name == "tty":
             raise UserError(
-                f"{path} has no video stream that ffmpeg can read; name a film, or a folder of films or pictures"
+                f"{path} has no video stream that ffmpeg can read; name a film, or a folder of "
+                "films or pictures"
             )
         stream = max(streams, key=lambda s: s.frames)  # beside a film there may be a still of it
         # Larger frames do not decode.
@@ -407,7 +424,9 @@ def turns(frame):
             if data.type == Type.DISPLAYMATRIX:
                 a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(int).tolist()
                 matrix = (a, b, c, d)
-    except ValueError:  # PyAV stumbles over data of unknown kinds; it knows the angle, but no mirrors
+    except (
+        ValueError
+    ):  # PyAV stumbles over data of unknown kinds; it knows the angle, but no mirrors
         angle = math.radians(frame.rotation)
         matrix = (math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle))
     a, b, c, d = matrix
@@ -468,7 +487,9 @@ def filter_graph(film, frame):
         ("format", "rgb24"),
     ]
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1))
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1)
+    )
     nodes = [graph.add(name, options) for name, options in steps]
     graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     return graph
@@ -510,7 +531,10 @@ def common_rate(films, fps=None):
     """
     slowest = min(films, key=lambda film: film.rate)
     if fps and fps > slowest.rate * TOLERANCE:
-        raise UserError(f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames a second; give at most that")
+        raise UserError(
+            f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames a second; give at most "
+            "that"
+        )
     return min(fps or math.inf, slowest.rate)
 
 

@@ -144,7 +144,9 @@ def save_curves(path, curves):
         lines += axes.plot(range(1, len(errors) + 1), errors, style, marker=".")
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
     axes.grid(alpha=0.3)
-    legend = figure.legend(lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small")
+    legend = figure.legend(
+        lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small"
+    )
     for text, name in zip(legend.get_texts(), curves, strict=True):
         # A path is no markup: Matplotlib leaves out labels that begin with "_" and reads "$" as
         # mathematics.
@@ -200,7 +202,11 @@ def save_animation(path, frames, fps):
     if Path(path).suffix == ".gif":
         shown, delays = gif_times(len(frames), fps)
         content = iio.imwrite(
-            "<bytes>", frames[shown], extension=".gif", duration=delays if len(delays) > 1 else delays[0], loop=0
+            "<bytes>",
+            frames[shown],
+            extension=".gif",
+            duration=delays if len(delays) > 1 else delays[0],
+            loop=0,
         )
     else:
         height, width = frames.shape[1:3]

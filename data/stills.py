@@ -87,7 +87,9 @@ def pixels(image):
 
 @contextmanager
 def open_picture(path):
-    """The picture at `path`, its header read. Raises UserError if there is none, or what is done with it fails."""
+    """The picture at `path`, its header read. Raises UserError if there is none, or what is done
+    with it fails.
+    """
     with blame(path), open(path, "rb") as file, Image.open(file) as image:
         yield image
 
@@ -108,7 +110,8 @@ def blame(path):
     except OSError as error:
         if error.errno is None:  # Pillow's own, of a damaged file
             raise UserError(
-                f"{path} is not a picture that Pillow can read ({error!s:.200}); remove or replace it"
+                f"{path} is not a picture that Pillow can read ({error!s:.200}); remove or replace "
+                "it"
             ) from None
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # Pillow raises many kinds of them

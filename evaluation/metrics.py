@@ -58,7 +58,10 @@ def ssim(predicted, true, data_range=1.0):
     if min(true.shape[3:]) < WINDOW:
         return np.full(true.shape[:2], np.nan)
     pairs = zip(flat(predicted), flat(true), strict=True)
-    values = [structural_similarity(a, b, win_size=WINDOW, data_range=data_range, channel_axis=0) for a, b in pairs]
+    values = [
+        structural_similarity(a, b, win_size=WINDOW, data_range=data_range, channel_axis=0)
+        for a, b in pairs
+    ]
     return np.reshape(values, predicted.shape[:2])
 
 

@@ -50,7 +50,9 @@ def defined_mean(values):
 
 def write_json(path, attributes, summary):
     with files.atomic_write(path) as tmp:
-        tmp.write_text(json.dumps({"about": attributes, "predictors": summary}, indent=1, allow_nan=False))
+        tmp.write_text(
+            json.dumps({"about": attributes, "predictors": summary}, indent=1, allow_nan=False)
+        )
 
 
 def write_csv(path, scores):

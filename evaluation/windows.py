@@ -64,7 +64,10 @@ def read_npy(path, length, skip, count):
     array = open_npy(path)
     span = (length - 1) * skip + 1
     if array.ndim != 4 or array.dtype != np.uint8 or len(array) < span or 0 in array.shape:
-        raise UserError(f"{path} is {array.dtype} {array.shape}, not uint8 (at least {span} frames, N, height, width)")
+        raise UserError(
+            f"{path} is {array.dtype} {array.shape}, not uint8 (at least {span} frames, N, height, "
+            "width)"
+        )
     if is_video_first(array):
         raise UserError(
             f"{path} {array.shape} seems to be (N, frames, height, width), where "

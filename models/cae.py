@@ -1,4 +1,5 @@
-"""The movie's feature extractor: a convolutional autoencoder described by a spec string, and the deconvoluter.
+"""The movie's feature extractor: a convolutional autoencoder described by a spec string, and the
+deconvoluter.
 
 A spec is layers separated by commas, numbered from 1, dropout and pooling included:
     d-P   dropout with probability P            p-K   max-pooling over K x K
@@ -27,28 +28,42 @@ PATTERNS = {
 def parse_spec(specstr):
     """The layers of a spec string: [(name such as "conv7", kind, numbers)].
 
-    Raises ValueError, naming the position of the fault, if a layer is none of the four kinds or follows a dense one
-    without being dense or dropout.
+    Raises ValueError, naming the position of the fault, if a layer is none of the four kinds or
+    follows a dense one without being dense or dropout.
     """
     layers = []
     position = 1
     dense = False
     for number, word in enumerate(specstr.split(","), 1):
         at = f"{word!r} at character {position}"
-        matches = [(kind, match) for kind, pattern in PATTERNS.items() if (match := pattern.fullmatch(word))]
+        matches = [
+            (kind, match)
+            for kind, pattern in PATTERNS.items()
+            if (match := pattern.fullmatch(word))
+        ]
         if not matches:
-            raise ValueError(f"{at}: a layer is d-P (dropout), p-K (pooling), F-K (convolution) or N (dense)")
+            raise ValueError(
+                f"{at}: a layer is d-P (dropout), p-K (pooling), F-K (convolution) or N (dense)"
+            )
         ((kind, match),) = matches
         if dense and kind in ("pool", "conv"):
             raise ValueError(f"{at}: only dropout and dense layers may follow a dense one")
         dense = dense or kind == "dense"
-        layers.append((f"{kind}{number}", kind, [float(n) if kind == "dropout" else int(n) for n in match.groups()]))
+        layers.append(
+            (
+                f"{kind}{number}",
+                kind,
+                [float(n) if kind == "dropout" else int(n) for n in match.groups()],
+            )
+        )
         position += len(word) + 1
     return layers
 
 
 class TiedConvolution(nn.Module):
-    """A valid convolution and its transpose with the same weight; either is followed by a bias of its own and tanh."""
+    """A valid convolution and its transpose with the same weight; either is followed by a bias of
+    its own and tanh.
+    """
 
     def __init__(self, shape, filters, size):
         super().__init__()
@@ -70,7 +85,9 @@ class TiedConvolution(nn.Module):
 
 
 class TiedDense(nn.Module):
-    """A dense layer and its transpose with the same weight; biases (back: one a channel) and tanh as above."""
+    """A dense layer and its transpose with the same weight; biases (back: one a channel) and tanh
+    as above.
+    """
 
     def __init__(self, shape, units):
         super().__init__()
@@ -90,7 +107,9 @@ class TiedDense(nn.Module):
 
 
 class Pool(nn.Module):
-    """Max-pooling; back, a value goes to every position that held the maximum (`unpool`), or to all of its window."""
+    """Max-pooling; back, a value goes to every position that held the maximum (`unpool`), or to all
+    of its window.
+    """
 
     def __init__(self, shape, size, unpool):
         super().__init__()
@@ -102,11 +121,15 @@ class Pool(nn.Module):
         return F.max_pool2d(x, self.size)
 
     def inverse(self, y, x, pooled):
-        """Spread y over the windows that x was pooled from, to `pooled`; pixels in no window get nothing."""
+        """Spread y over the windows that x was pooled from, to `pooled`; pixels in no window get
+        nothing.
+        """
         spread = F.interpolate(y, scale_factor=self.size)
         height, width = spread.shape[2:]
         if self.unpool:
-            spread = spread * (F.interpolate(pooled, scale_factor=self.size) == x[..., :height, :width])
+            spread = spread * (
+                F.interpolate(pooled, scale_factor=self.size) == x[..., :height, :width]
+            )
         return F.pad(spread, (0, x.shape[3] - width, 0, x.shape[2] - height))
 
 
@@ -122,31 +145,44 @@ class Dropout(noise.Dropout):
 
 
 class CAE(nn.Module):
-    """A convolutional autoencoder of square crops with tied weights, trained on the mean squared error.
+    """A convolutional autoencoder of square crops with tied weights, trained on the mean squared
+    error.
 
-    specstr: its layers, see above; channels, side: of a crop; pxsh: subtracted from pixels in [0, 1], so that tanh can
-    reach them; unpool: see `Pool`.
+    specstr: its layers, see above; channels, side: of a crop; pxsh: subtracted from pixels in [0,
+    1], so that tanh can reach them; unpool: see `Pool`.
     """
 
     def __init__(self, specstr, channels=3, side=64, pxsh=0.5, unpool=True):
         super().__init__()
-        self.config = {"specstr": specstr, "channels": channels, "side": side, "pxsh": pxsh, "unpool": unpool}
+        self.config = {
+            "specstr": specstr,
+            "channels": channels,
+            "side": side,
+            "pxsh": pxsh,
+            "unpool": unpool,
+        }
         self.pxsh = pxsh
         self.layers = nn.ModuleDict()
         shape = (channels, side, side)
         for name, kind, numbers in parse_spec(specstr):
-            make = {"dropout": Dropout, "pool": Pool, "conv": TiedConvolution, "dense": TiedDense}[kind]
+            make = {"dropout": Dropout, "pool": Pool, "conv": TiedConvolution, "dense": TiedDense}[
+                kind
+            ]
             self.layers[name] = make(shape, *numbers, *([unpool] if kind == "pool" else []))
             shape = self.layers[name].shape_out
             if min(shape) < 1:
-                raise ValueError(f"nothing is left of a {side} x {side} crop after {name}; make it shorter")
+                raise ValueError(
+                    f"nothing is left of a {side} x {side} crop after {name}; make it shorter"
+                )
 
     def shifted(self, frames):
         """Frames uint8 as float32 in [-pxsh, 1 - pxsh]."""
         return frames.float() / 255 - self.pxsh
 
     def features(self, x, split_layer):
-        """The bare output of the convolution `split_layer` for shifted frames x, without its bias and tanh."""
+        """The bare output of the convolution `split_layer` for shifted frames x, without its bias
+        and tanh.
+        """
         for name, layer in self.layers.items():
             if name == split_layer:
                 return layer.bare(x)
@@ -171,22 +207,27 @@ class CAE(nn.Module):
 
 
 class Deconvoluter(nn.Module):
-    """Paints the image from the features of a CAE's layer `split_layer`: its spec reversed, with weights of its own.
+    """Paints the image from the features of a CAE's layer `split_layer`: its spec reversed, with
+    weights of its own.
 
-    arch "2016": dropout, nearest upsampling for pools, full convolutions with tanh, dense layers left out; then a 3x3
-    convolution with tanh to the image. arch "deep": the same convolutions, `nfilts` maps each, with batch norm and
-    SiLU, and no dropout. Trained on the mean squared error.
+    arch "2016": dropout, nearest upsampling for pools, full convolutions with tanh, dense layers
+    left out; then a 3x3 convolution with tanh to the image. arch "deep": the same convolutions,
+    `nfilts` maps each, with batch norm and SiLU, and no dropout. Trained on the mean squared error.
     """
 
     def __init__(self, specstr, split_layer, channels=3, pxsh=0.5, arch="2016", nfilts=64):
         super().__init__()
-        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
         self.pxsh = pxsh
         layers = parse_spec(specstr)
         names = [name for name, _, _ in layers]
         if split_layer not in names or not split_layer.startswith("conv"):
             convolutions = ", ".join(name for name in names if name.startswith("conv")) or "none"
-            raise ValueError(f"{split_layer} is no convolution of {specstr}: there are {convolutions}")
+            raise ValueError(
+                f"{split_layer} is no convolution of {specstr}: there are {convolutions}"
+            )
         end = names.index(split_layer) + 1
         if names[end : end + 1] == [f"dropout{end + 1}"]:
             end += 1
@@ -215,5 +256,5 @@ class Deconvoluter(nn.Module):
         return self.painter(features)
 
     def forward(self, features, frames):
-        """The mean squared error between what is painted from the features and the shifted frames."""
+        """The mean squared error between frames painted from features and the shifted frames."""
         return {"loss": F.mse_loss(self.paint(features), frames)}

@@ -1,4 +1,6 @@
-"""Frames to latents and back, whichever networks that takes: all that later stages need to know of an autoencoder."""
+"""Frames to latents and back, whichever networks that takes: all that later stages need to know of
+an autoencoder.
+"""
 
 import torch
 
@@ -31,7 +33,8 @@ class Direct:
 
 
 class ByFeatures:
-    """Frames to a CAE's features to latents; latents to features to what the deconvoluter paints from them.
+    """Frames to a CAE's features to latents; latents to features to what the deconvoluter paints
+    from them.
 
     Raises ValueError if the networks do not fit together.
     """
@@ -54,7 +57,9 @@ class ByFeatures:
 
     @torch.no_grad()
     def stages(self, frames):
-        """What is left of frames (n, channels, side, side) uint8 after each network: {name: frames in [0, 1]}."""
+        """What is left of frames (n, channels, side, side) uint8 after each network: {name: frames
+        in [0, 1]}.
+        """
         shifted = self.cae.shifted(frames)
         features = self.cae.features(shifted, self.split_layer)
         made = {
@@ -66,7 +71,9 @@ class ByFeatures:
 
 
 def fits_together(vae, cae, deconv):
-    """Whether the networks of three configurations take and give features and frames of the same shapes."""
+    """Whether the networks of three configurations take and give features and frames of the same
+    shapes.
+    """
     frames = (1, cae["channels"], cae["side"], cae["side"])
     with torch.device("meta"):
         try:
@@ -80,8 +87,9 @@ def fits_together(vae, cae, deconv):
 class Codec:
     """Trained networks on a device, ready to encode and decode.
 
-    networks: `Direct` or `ByFeatures`; identity: an id of their weights, which latents carry. `follow` makes the slots
-    of videos' latents stay with their objects; it is None if there are no slots.
+    networks: `Direct` or `ByFeatures`; identity: an id of their weights, which latents carry.
+    `follow` makes the slots of videos' latents stay with their objects; it is None if there are no
+    slots.
     """
 
     def __init__(self, networks, device, identity=""):
@@ -95,28 +103,40 @@ class Codec:
 
     @torch.no_grad()
     def encode(self, frames):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width) uint8.
+        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width)
+        uint8.
 
         Raises ValueError if the frames have another shape than the codec's.
         """
         if frames.shape[1:] != self.frame_shape:
-            raise ValueError(f"the codec is one of frames {self.frame_shape}, not {tuple(frames.shape[1:])}")
-        parts = [self.networks.encode(part.to(self.device)) for part in frames.split(self.batch_size)]
+            raise ValueError(
+                f"the codec is one of frames {self.frame_shape}, not {tuple(frames.shape[1:])}"
+            )
+        parts = [
+            self.networks.encode(part.to(self.device)) for part in frames.split(self.batch_size)
+        ]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     def encode_videos(self, frames):
-        """Latents (V, T, 2, z_dim), mean and log-sigma, of frames (V, T, channels, height, width) uint8."""
-        latents = torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(0, frames.shape[:2])
+        """Latents (V, T, 2, z_dim), mean and log-sigma, of frames (V, T, channels, height, width)
+        uint8.
+        """
+        latents = torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(
+            0, frames.shape[:2]
+        )
         return self.follow(latents, frames) if self.follow else latents
 
     def follow_slots(self, latents, frames):
-        """Latents (V, T, 2, z_dim) of which each slot stays with one object, of those of frames encoded one by one."""
+        """Latents (V, T, 2, z_dim) of which each slot stays with one object, of those of frames
+        encoded one by one.
+        """
         return self.networks.vae.follow(latents.to(self.device), unit_scale(frames.to(self.device)))
 
     @torch.no_grad()
     def decode(self, z):
         """Frames (..., channels, height, width) in [0, 1] for latents (..., z_dim)."""
         parts = [
-            self.networks.decode(part).float().clamp(0, 1) for part in z.reshape(-1, self.z_dim).split(self.batch_size)
+            self.networks.decode(part).float().clamp(0, 1)
+            for part in z.reshape(-1, self.z_dim).split(self.batch_size)
         ]
         return torch.cat(parts).reshape(*z.shape[:-1], *self.frame_shape)

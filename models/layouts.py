@@ -1,11 +1,15 @@
-"""How the numbers of a latent are laid out: as one vector, or as slots that share the network, one per object."""
+"""How the numbers of a latent are laid out: as one vector, or as slots that share the network, one
+per object.
+"""
 
 import torch
 from torch import nn
 
 
 class Vector(nn.Module):
-    """All numbers together, (B, T, rows, z_dim). `moves` (z_dim,) is 1 for each: all may go on at their last speed."""
+    """All numbers together, (B, T, rows, z_dim). `moves` (z_dim,) is 1 for each: all may go on at
+    their last speed.
+    """
 
     count = 1
     initial_scale = 1.0  # of the output's weights
@@ -30,12 +34,16 @@ class Vector(nn.Module):
 
 
 class Slots(nn.Module):
-    """`count` objects, one after the other in a latent: its look (z_what) and, the last two numbers, place (z_where).
+    """`count` objects, one after the other in a latent: its look (z_what) and, the last two
+    numbers, place (z_where).
 
-    They share the network, each as a sequence of its own. What moves is the place: objects keep their look.
+    They share the network, each as a sequence of its own. What moves is the place: objects keep
+    their look.
     """
 
-    initial_scale = 0.1  # to begin near what the residual adds: an untrained LSTM runs away with a place
+    initial_scale = (
+        0.1  # to begin near what the residual adds: an untrained LSTM runs away with a place
+    )
     speed_scale = 8.0  # speeds are read in eighths of a half frame
 
     def __init__(self, z_dim, count):

@@ -1,7 +1,9 @@
-"""What the LSTM is trained on, by name: each loss says what is predicted, and how far it is from the next latent.
+"""What the LSTM is trained on, by name: each loss says what is predicted, and how far it is from
+the next latent.
 
-mu and sigma are the mean and deviation of the next frame's posterior, as the codec encodes it; m and s are those that
-the LSTM predicts. Sums are over time and the numbers of a latent; means are over the batch.
+mu and sigma are the mean and deviation of the next frame's posterior, as the codec encodes it; m
+and s are those that the LSTM predicts. Sums are over time and the numbers of a latent; means are
+over the batch.
 """
 
 import torch
@@ -37,7 +39,8 @@ class Mse:
         return torch.cat([means, output[:, :, 1:]], dim=2)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):
-        """The loss of an output (B, T, *output_shape) whose means are off by squared_error (B, T, z_dim).
+        """The loss of an output (B, T, *output_shape) whose means are off by squared_error (B, T,
+        z_dim).
 
         mean, log_sigma: the posterior's, (B, T, z_dim).
         """
@@ -72,8 +75,8 @@ class Weighted(Mse):
 class Distance(Mse):
     """mean over sequences of sum over slots of sqrt(1 + d_place^2) + sqrt(1 + d_look^2) / 10
 
-    d^2 = sum (m - mu)^2 / sigma^2 over the numbers of a slot's place, and of its look. A missed bounce weighs less
-    than squared.
+    d^2 = sum (m - mu)^2 / sigma^2 over the numbers of a slot's place, and of its look. A missed
+    bounce weighs less than squared.
     """
 
     is_mean = False
@@ -86,9 +89,11 @@ class Distance(Mse):
 
 
 class Mdn(Mse):
-    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2), a mixture density network
+    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2), a mixture density
+    network
 
-    (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures, 2 z_dim + 1): means, log-sigmas, and the log of w.
+    (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures, 2 z_dim + 1): means, log-sigmas,
+    and the log of w.
     """
 
     is_mean = False
@@ -108,8 +113,8 @@ class Mdn(Mse):
     def latent(self, output, temperature=None):
         """The mixture's mean or, with a temperature, a sample from it.
 
-        Weights are taken to the power 1/temperature, variances times temperature (Ha & Eck 2018, eq. 8), so that 0
-        gives the likeliest Gaussian's mean.
+        Weights are taken to the power 1/temperature, variances times temperature (Ha & Eck 2018,
+        eq. 8), so that 0 gives the likeliest Gaussian's mean.
         """
         if temperature is None:
             return mixture(output).mean[:, :, None]
@@ -120,7 +125,9 @@ class Mdn(Mse):
         else:
             logits = logits.masked_fill(logits < logits.amax(-1, True), -1e9)
         chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, 1, 1)
-        mean, log_sigma = gaussians.take_along_dim(chosen, dim=2).chunk(2, dim=-1)  # (B, T, 1, z) each
+        mean, log_sigma = gaussians.take_along_dim(chosen, dim=2).chunk(
+            2, dim=-1
+        )  # (B, T, 1, z) each
         return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
 
     def add_to_means(self, output, base):
@@ -136,19 +143,29 @@ LOSSES = {"mse": Mse, "kl": Kl, "weighted": Weighted, "distance": Distance, "mdn
 
 
 def mixture(output):
-    """The mixture of diagonal Gaussians (..., z_dim) of an output (..., K, 2 z_dim + 1): means, log-sigmas, logits."""
+    """The mixture of diagonal Gaussians (..., z_dim) of an output (..., K, 2 z_dim + 1): means,
+    log-sigmas, logits.
+    """
     mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
-    unchecked = {"validate_args": False}  # validation would make a GPU wait at every step, and cannot be recorded
+    unchecked = {
+        "validate_args": False
+    }  # validation would make a GPU wait at every step, and cannot be recorded
     gaussians = Independent(Normal(mean, floor(log_sigma).exp(), **unchecked), 1, **unchecked)
-    return MixtureSameFamily(Categorical(logits=output[..., -1], **unchecked), gaussians, **unchecked)
+    return MixtureSameFamily(
+        Categorical(logits=output[..., -1], **unchecked), gaussians, **unchecked
+    )
 
 
 def floor(log_sigma):
-    """log-sigma of at least -5: a Gaussian that falls upon a single latent would have any likelihood it likes."""
+    """log-sigma of at least -5: a Gaussian that falls upon a single latent would have any
+    likelihood it likes.
+    """
     return log_sigma.clamp_min(-5)
 
 
 def kl_divergence(mu_q, log_sigma_q, mu_p, log_sigma_p):
     """KL(N(mu_q, sigma_q^2) || N(mu_p, sigma_p^2)) in nats, elementwise."""
-    variances = torch.exp(2 * (log_sigma_q - log_sigma_p)) + ((mu_q - mu_p) * torch.exp(-log_sigma_p)) ** 2
+    variances = (
+        torch.exp(2 * (log_sigma_q - log_sigma_p)) + ((mu_q - mu_p) * torch.exp(-log_sigma_p)) ** 2
+    )
     return log_sigma_p - log_sigma_q + 0.5 * (variances - 1)

@@ -1,4 +1,4 @@
-"""The LSTM that reads a sequence of latents and predicts the next one, with the 2016 cell (Lasagne's)."""
+"""The LSTM that reads a sequence of latents and predicts the next one."""
 
 import itertools
 import math
@@ -16,22 +16,24 @@ from training import noise
 class LatentLSTM(nn.Module):
     """Predicts the next latent of a sequence.
 
-    A latent is (rows, z_dim): its mean and, with some losses, its log-sigma. Where two rows are given and one is
-    needed, the first is used. An output is a predicted latent or what `latent` takes one from (a mixture, say).
+    A latent is (rows, z_dim): its mean and, with some losses, its log-sigma. Where two rows are
+    given and one is needed, the first is used. An output is a predicted latent or what `latent`
+    takes one from (a mixture, say).
 
     z_dim:     numbers of a latent
     n_hid:     units of each layer
     layers:    how many
     dropout:   on each layer's input
-    loss:      what is predicted, and how far off it is: a row of `losses.LOSSES`
+    loss:      what is predicted, and how far off it is: of `losses.LOSSES`
     mixtures:  Gaussians of the mixture loss
     diffs:     read and predict differences of consecutive latents
     peepholes: the 2016 cell, else `torch.nn.LSTM`
     clip:      gate-gradient clipping of the 2016 cell
-    free:      of a training window, the last N latents are predicted in free running, as they are when sampling; 0 is
-               the original's teacher forcing
-    residual:  what is added to the means that the network puts out: a row of `residuals.RESIDUALS`
-    slots:     objects, of as many numbers each, that follow one another in a latent (`layouts.Slots`); 0: a vector
+    free:      of a training window, the last N latents are predicted in free running, as they are
+               when sampling; 0 is the original's teacher forcing
+    residual:  what is added to the means that the network puts out: of `residuals.RESIDUALS`
+    slots:     objects, of as many numbers each, that follow one another in a latent
+               (`layouts.Slots`); 0: a vector
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class LatentLSTM(nn.Module):
         slots=0,
     ):
         super().__init__()
-        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
         self.z_dim = z_dim
         self.dropout = dropout
         self.diffs = diffs
@@ -71,18 +75,20 @@ class LatentLSTM(nn.Module):
         self.loss.initialise(self.project.bias, width)
 
     def new_layer(self, inputs, units):
-        return PeepholeLSTM(inputs, units) if self.peepholes else nn.LSTM(inputs, units, batch_first=True)
+        if self.peepholes:
+            return PeepholeLSTM(inputs, units)
+        return nn.LSTM(inputs, units, batch_first=True)
 
     def compile(self):
-        """Fuse the elementwise part of each step: the steps, unrolled, would take a compiler minutes."""
+        """Fuse the elementwise part of a step. (All steps, unrolled, take a compiler minutes.)"""
         for layer in self.layers if self.peepholes else ():
             layer.fuse()
 
     def forward(self, latents):
         """The loss of predicting each latent of (B, T, 2, z_dim) from those before it.
 
-        Beside it the squared error of the predicted means (with diffs: of their differences), summed over z_dim, a
-        mean over frames.
+        Beside it the squared error of the predicted means (with diffs: of their differences),
+        summed over z_dim, a mean over frames.
         """
         sequence = difference(latents) if self.diffs else latents
         mean = sequence[:, 1:, 0]  # (B, T - 1, z)
@@ -93,7 +99,7 @@ class LatentLSTM(nn.Module):
         return {"loss": loss, "squared_error": squared_error.sum(-1).mean()}
 
     def unroll(self, context, steps):
-        """The outputs after each latent of context (B, T, rows, z_dim), then `steps` in free running."""
+        """The outputs after each latent of context (B, T, rows, z_dim) and `steps` free ones."""
         weights = self.cast(context.device.type)
         output, state = self.run(context, None, weights)
         outputs = [output]
@@ -107,9 +113,10 @@ class LatentLSTM(nn.Module):
         return [layer.cast(device) for layer in self.layers] if self.peepholes else None
 
     def run(self, sequence, state=None, weights=None):
-        """Read a sequence (B, T, rows, z_dim) at once -> the output after each step (B, T, ...), and the state.
+        """Read a sequence (B, T, rows, z_dim) -> the output after each step (B, T, ...), the state.
 
-        The state is that of each layer and, after them, the last mean read. weights: of each layer, `cast` beforehand.
+        The state is that of each layer and, after them, the last mean read. weights: of each layer,
+        `cast` beforehand.
         """
         latents = self.layout.fold(sequence)  # (B*S, T, rows, n)
         states, mean_before = self.split_state(state, latents)
@@ -126,7 +133,7 @@ class LatentLSTM(nn.Module):
         return states, mean_before
 
     def read(self, latents, mean_before):
-        """What the first layer reads (B*S, T, inputs), and what is added to the output's means (or None)."""
+        """What the first layer reads (B*S, T, inputs), and what is added to the means (or None)."""
         inputs = latents[:, :, : self.rows].flatten(2)  # (B*S, T, rows*n)
         extra, base = self.residual.read(latents[:, :, 0], mean_before)
         if extra is not None:
@@ -134,7 +141,7 @@ class LatentLSTM(nn.Module):
         return inputs, base
 
     def run_layers(self, x, states, weights):
-        """x (B*S, T, inputs) and each layer's state -> hiddens (B*S, T, n_hid) and the states after them."""
+        """x (B*S, T, inputs), each layer's state -> hiddens (B*S, T, n_hid), states after them."""
         clip = self.gate_clip(len(x))
         states = list(states)
         for i, layer in enumerate(self.layers):
@@ -146,9 +153,10 @@ class LatentLSTM(nn.Module):
     def gate_clip(self, rows):
         """The limit on gradients at the gates, for `rows` sequences that the layers see.
 
-        The original clipped gradients of its own losses. Where that was a sum over the batch and ours is a mean over B
-        sequences, our gradients are B times smaller, and so is the limit. Where it was a mean, ours is of this
-        process's part of the batch, whose gradients are as much larger as the batch is.
+        The original clipped gradients of its own losses. Where that was a sum over the batch and
+        ours is a mean over B sequences, our gradients are B times smaller, and so is the limit.
+        Where it was a mean, ours is of this process's part of the batch, whose gradients are as
+        much larger as the batch is.
         """
         if self.loss.is_mean:
             first, end, batch = noise.batch_part
@@ -156,18 +164,23 @@ class LatentLSTM(nn.Module):
         return self.clip * (self.layout.count / rows)
 
     def write(self, hidden, base):
-        """The output (B*S, T, *output_shape) of hiddens (B*S, T, n_hid), base (B*S, T, n) added to its means."""
+        """The output (B*S, T, *output_shape) of hiddens (B*S, T, n_hid), base (B*S, T, n) added to
+        its means.
+        """
         output = self.project(hidden).float().unflatten(2, self.output_shape)
         if base is None:
             return output
         return self.loss.add_to_means(self.residual.mask(output), base)
 
     def latent(self, output, temperature=None):
-        """The predicted latents (B, T, rows, z_dim) that an output gives; temperature: as of `losses.Mdn.latent`."""
+        """The predicted latents (B, T, rows, z_dim) that an output gives; temperature: as of
+        `losses.Mdn.latent`.
+        """
         return self.loss.latent(output, temperature)
 
     def predict(self, latent, state=None, temperature=None, weights=None):
-        """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state after it.
+        """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state
+        after it.
 
         With diffs the first latent gives no difference yet: the prediction is that nothing moves.
         """
@@ -182,21 +195,26 @@ class LatentLSTM(nn.Module):
         return integrate(latent, self.latent(output, temperature)[:, 0]), (state, latent)
 
     def rollout(self, context, steps, temperature=None):
-        """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T + steps, z_dim).
+        """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T
+        + steps, z_dim).
 
-        Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents before them; the rest
-        are predictions from the model's own. temperature: as of `latent`, for the rest. Raises ValueError if there is
-        a temperature and no mixture.
+        Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents
+        before them; the rest are predictions from the model's own. temperature: as of `latent`, for
+        the rest. Raises ValueError if there is a temperature and no mixture.
         """
         if temperature is not None and not self.loss.can_be_sampled:
-            raise ValueError(f"a temperature is for samples of a mixture, not of {self.config['loss']}")
+            raise ValueError(
+                f"a temperature is for samples of a mixture, not of {self.config['loss']}"
+            )
         means = [context[:, 0, 0]]
         state = latent = None
         primed = context.shape[1] - 1
         weights = self.cast(context.device.type)
         for t in range(primed + steps):
             latent = context[:, t] if t <= primed else latent
-            latent, state = self.predict(latent, state, temperature if t >= primed else None, weights)
+            latent, state = self.predict(
+                latent, state, temperature if t >= primed else None, weights
+            )
             means.append(latent[:, 0])
         return torch.stack(means, dim=1)
 
@@ -204,15 +222,19 @@ class LatentLSTM(nn.Module):
 def difference(latents):
     """Differences of consecutive latents (B, T, rows, z_dim) -> (B, T - 1, rows, z_dim).
 
-    Two posteriors err independently, so their variances add: the log-sigma of a difference is the sum's.
+    Two posteriors err independently, so their variances add: the log-sigma of a difference is the
+    sum's.
     """
     mean = latents[:, 1:, :1] - latents[:, :-1, :1]
     log_sigma = latents[:, :, 1:]
-    return torch.cat([mean, 0.5 * torch.logaddexp(2 * log_sigma[:, 1:], 2 * log_sigma[:, :-1])], dim=2)
+    return torch.cat(
+        [mean, 0.5 * torch.logaddexp(2 * log_sigma[:, 1:], 2 * log_sigma[:, :-1])], dim=2
+    )
 
 
 def integrate(latent, step):
-    """The latent that `step` leads to from `latent`, both (B, rows, z_dim), such that their difference is `step`.
+    """The latent that `step` leads to from `latent`, both (B, rows, z_dim), such that their
+    difference is `step`.
 
     A variance that would have to be negative for that is set to nearly none.
     """

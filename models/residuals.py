@@ -1,4 +1,6 @@
-"""What is added to the means that the LSTM puts out, by name: nothing, the last mean, or where its last step leads."""
+"""What is added to the means that the LSTM puts out, by name: nothing, the last mean, or where its
+last step leads.
+"""
 
 import torch
 
@@ -12,9 +14,11 @@ class Nothing:
         self.layout = layout
 
     def read(self, mean, mean_before):
-        """What the network reads beside the latents, and what is added to the means it puts out; None: nothing.
+        """What the network reads beside the latents, and what is added to the means it puts out;
+        None: nothing.
 
-        mean: (B, T, n), the latents' means; mean_before: (B, 1, n), the one before the first of them.
+        mean: (B, T, n), the latents' means; mean_before: (B, 1, n), the one before the first of
+        them.
         """
         return None, None
 

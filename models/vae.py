@@ -10,10 +10,12 @@ from training.noise import Dropout, normal_like
 
 
 class VariationalAutoencoder(nn.Module):
-    """What the VAEs of frames and of features share: a diagonal Gaussian posterior, and the bound on the likelihood.
+    """What the VAEs of frames and of features share: a diagonal Gaussian posterior, and the bound
+    on the likelihood.
 
-    Subclasses give `encoder` (x to hidden units), `mu` and `log_sigma` (hidden units to latents), `decoder` (latents to
-    an output) and `mean` (an output to the mean of x); L, binary, beta as there.
+    Subclasses give `encoder` (x to hidden units), `mu` and `log_sigma` (hidden units to latents),
+    `decoder` (latents to an output) and `mean` (an output to the mean of x); L, binary, beta as
+    there.
     """
 
     def encode(self, x):
@@ -26,23 +28,34 @@ class VariationalAutoencoder(nn.Module):
         return self.mean(self.decoder(z).float())
 
     def forward(self, x):
-        """The negative evidence lower bound in nats an example, its two parts, and the squared error summed over x.
+        """The negative evidence lower bound in nats an example, its two parts, and the squared
+        error summed over x.
 
-        A latent is drawn from the posterior L times in training; in evaluation it is the posterior mean.
+        A latent is drawn from the posterior L times in training; in evaluation it is the posterior
+        mean.
         """
         mu, log_sigma = (t.float() for t in self.encode(x))
         n = len(x)
         samples = self.L if self.training else 1
         z = mu
         target = x
-        if self.training:  # all samples in one batch: the decoder's weights are read once, their gradient made once
-            z, deviation, target = (t.repeat_interleave(samples, 0) for t in (mu, torch.exp(log_sigma), x))
+        if self.training:
+            # All samples in one batch: the decoder's weights are read once, and so is their
+            # gradient made.
+            z, deviation, target = (
+                t.repeat_interleave(samples, 0) for t in (mu, torch.exp(log_sigma), x)
+            )
             z = z + normal_like(z) * deviation
         output = self.decoder(z).float()
         nll = self.nll(output, target) / samples
         squared_error = F.mse_loss(self.mean(output.detach()), target, reduction="sum") / samples
         kl = kl_to_standard_normal(mu, log_sigma)
-        return {"loss": (nll + self.beta * kl) / n, "nll": nll / n, "kl": kl / n, "squared_error": squared_error / n}
+        return {
+            "loss": (nll + self.beta * kl) / n,
+            "nll": nll / n,
+            "kl": kl / n,
+            "squared_error": squared_error / n,
+        }
 
     def nll(self, output, x):
         """-log p(x | output) in nats, summed over the batch."""
@@ -54,15 +67,29 @@ class VariationalAutoencoder(nn.Module):
 class VCAE(VariationalAutoencoder):
     """The convolutional VAE of frames in [0, 1].
 
-    arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep": four strided
-    convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16 inside).
-    frame_shape: (channels, height, width); L: posterior samples a frame in training; binary: Bernoulli pixels, else
-    Gaussian with a linear mean and a learned deviation; beta: weight of the KL term (Higgins et al. 2017).
+    arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep":
+    four strided convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16
+    inside). frame_shape: (channels, height, width); L: posterior samples a frame in training;
+    binary: Bernoulli pixels, else Gaussian with a linear mean and a learned deviation; beta: weight
+    of the KL term (Higgins et al. 2017).
     """
 
-    def __init__(self, frame_shape, z_dim=32, n_hid=1024, arch="2016", nfilts=32, fsize=3, L=2, binary=True, beta=1.0):
+    def __init__(
+        self,
+        frame_shape,
+        z_dim=32,
+        n_hid=1024,
+        arch="2016",
+        nfilts=32,
+        fsize=3,
+        L=2,
+        binary=True,
+        beta=1.0,
+    ):
         super().__init__()
-        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
         self.config["frame_shape"] = list(frame_shape)
         self.L = L
         self.binary = binary
@@ -70,7 +97,9 @@ class VCAE(VariationalAutoencoder):
         maps_out = frame_shape[0] * (1 if binary else 2)
         if arch == "2016":
             activation = nn.Tanh() if binary else nn.Softplus()
-            self.encoder, self.decoder = shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation)
+            self.encoder, self.decoder = shallow(
+                frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation
+            )
         else:
             self.encoder, self.decoder = deep(frame_shape, maps_out, z_dim, n_hid, nfilts)
         self.mu = nn.Linear(n_hid, z_dim)
@@ -87,16 +116,28 @@ class VCAE(VariationalAutoencoder):
 class VAE(VariationalAutoencoder):
     """The VAE of a CAE's features, which are Gaussian.
 
-    arch "2016": one hidden dense layer each way, softplus, a learned deviation of each feature. arch "deep": that of
-    `VCAE`, one deviation for all features.
-    feature_shape: (maps, height, width). The features are normalised by each map's mean and standard deviation, which
-    the model stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach features
-    beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
+    arch "2016": one hidden dense layer each way, softplus, a learned deviation of each feature.
+    arch "deep": that of `VCAE`, one deviation for all features. feature_shape: (maps, height,
+    width). The features are normalised by each map's mean and standard deviation, which the model
+    stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach
+    features beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
     """
 
-    def __init__(self, feature_shape, z_dim=256, n_hid=1500, arch="2016", nfilts=64, L=2, bounded=False, beta=1.0):
+    def __init__(
+        self,
+        feature_shape,
+        z_dim=256,
+        n_hid=1500,
+        arch="2016",
+        nfilts=64,
+        L=2,
+        bounded=False,
+        beta=1.0,
+    ):
         super().__init__()
-        self.config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.config = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__")
+        }
         self.config["feature_shape"] = list(feature_shape)
         self.arch = arch
         self.L = L
@@ -105,7 +146,9 @@ class VAE(VariationalAutoencoder):
         self.beta = beta
         maps, height, width = feature_shape
         if arch == "2016":
-            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus())
+            self.encoder = nn.Sequential(
+                nn.Flatten(), nn.Linear(math.prod(feature_shape), n_hid), nn.Softplus()
+            )
             self.decoder = nn.Sequential(
                 nn.Linear(z_dim, n_hid),
                 nn.Softplus(),
@@ -124,7 +167,9 @@ class VAE(VariationalAutoencoder):
         self.register_buffer("feature_std", torch.ones(maps, 1, 1))
 
     def normalise_by(self, features):
-        """Store the mean and standard deviation of each map of example features (n, maps, height, width)."""
+        """Store the mean and standard deviation of each map of example features (n, maps, height,
+        width).
+        """
         self.feature_mean.copy_(features.mean((0, 2, 3)).view(-1, 1, 1))
         self.feature_std.copy_(features.std((0, 2, 3)).clamp_min(1e-6).view(-1, 1, 1))
 
@@ -132,7 +177,7 @@ class VAE(VariationalAutoencoder):
         return (features - self.feature_mean) / self.feature_std
 
     def features(self, z):
-        """The mean features (n, maps, height, width), in their own units, for latents (n, z_dim)."""
+        """Mean features (n, maps, height, width) in their own units, for latents (n, z_dim)."""
         return self.decode(z) * self.feature_std + self.feature_mean
 
     def mean(self, output):
@@ -147,7 +192,9 @@ class VAE(VariationalAutoencoder):
 
 
 def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
-    """Encoder and decoder of 2016: at 64x64, nearly all of the 269 M weights are the two dense layers' at the maps."""
+    """Encoder and decoder of 2016: at 64x64, nearly all of the 269 M weights are the two dense
+    layers' at the maps.
+    """
     channels, height, width = frame_shape
     encoder = nn.Sequential(
         Dropout(0.3),
@@ -169,7 +216,9 @@ def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
 
 
 def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
-    """Encoder and decoder of four strided convolutions; nfilts is the width of the outermost, doubled at each."""
+    """Encoder and decoder of four strided convolutions; nfilts is the width of the outermost,
+    doubled at each.
+    """
     channels, height, width = frame_shape
     # at least 32 px: batch norm needs more than one value a channel, even of a batch of one
     pad_height = max(-height % 16, 32 - height)
@@ -179,10 +228,18 @@ def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
 
     down = [nn.ZeroPad2d((0, pad_width, 0, pad_height))]
     for maps_in, maps in zip([channels, *widths], widths, strict=False):
-        down += [nn.Conv2d(maps_in, maps, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(maps), nn.SiLU()]
+        down += [
+            nn.Conv2d(maps_in, maps, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(maps),
+            nn.SiLU(),
+        ]
     up = []
     for maps_in, maps in zip(widths[::-1], widths[-2::-1], strict=False):
-        up += [nn.ConvTranspose2d(maps_in, maps, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(maps), nn.SiLU()]
+        up += [
+            nn.ConvTranspose2d(maps_in, maps, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(maps),
+            nn.SiLU(),
+        ]
 
     encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(top), n_hid), nn.SiLU())
     decoder = nn.Sequential(
@@ -206,13 +263,17 @@ def glorot(module):
 
 
 def kl_to_standard_normal(mu, log_sigma):
-    """KL(N(mu, sigma^2) || N(0, 1)) in nats, summed over all entries (Kingma & Welling 2014, appendix B)."""
+    """KL(N(mu, sigma^2) || N(0, 1)) in nats, summed over all entries (Kingma & Welling 2014,
+    appendix B).
+    """
     return -0.5 * (1 + 2 * log_sigma - mu**2 - torch.exp(2 * log_sigma)).sum()
 
 
 def gaussian_nll(mu, log_sigma, x):
     """-log N(x; mu, sigma^2) in nats, summed over all entries."""
-    return (0.5 * math.log(2 * math.pi) + log_sigma + 0.5 * ((x - mu) * torch.exp(-log_sigma)) ** 2).sum()
+    return (
+        0.5 * math.log(2 * math.pi) + log_sigma + 0.5 * ((x - mu) * torch.exp(-log_sigma)) ** 2
+    ).sum()
 
 
 def floor_log_sigma(log_sigma):

@@ -1,4 +1,4 @@
-"""The command line that all stages share: flags, their defaults in --help, and errors in one line."""
+"""The command line of all stages: flags, their defaults in --help, errors in one line."""
 
 import argparse
 import signal
@@ -10,7 +10,18 @@ from runtime import processes
 from runtime.errors import Terminated, UserError
 
 # Flags that decide how much memory is needed, the likeliest first.
-SIZES = ("n_hid", "lstm_n_hid", "nfilts", "batch_size", "scale", "n", "predict", "horizon", "seq_len", "frame_size")
+SIZES = (
+    "n_hid",
+    "lstm_n_hid",
+    "nfilts",
+    "batch_size",
+    "scale",
+    "n",
+    "predict",
+    "horizon",
+    "seq_len",
+    "frame_size",
+)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -41,17 +52,29 @@ class Parser(argparse.ArgumentParser):
         return ", ".join(f"--{name}" for name in sorted(names, key=SIZES.index))
 
     def set_stored(self, values, path):
-        """Take the flags stored in the file at `path` as defaults. Raises UserError if one has no value of its own."""
+        """Take the flags stored in the file at `path` as defaults. Raises UserError if one has no
+        value of its own.
+        """
         for action in self._actions:
             if (value := values.get(action.dest)) is None:
                 continue
             try:
-                wanted = bool if isinstance(action, Switch) else str if action.type is None else (int, float)
-                if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+                wanted = (
+                    bool
+                    if isinstance(action, Switch)
+                    else str
+                    if action.type is None
+                    else (int, float)
+                )
+                if not isinstance(value, wanted) or (
+                    isinstance(value, bool) and wanted is not bool
+                ):
                     raise argparse.ArgumentError(action, "type")
                 self._check_value(action, self._get_value(action, str(value)))
             except argparse.ArgumentError:
-                raise UserError(f"{path} has --{action.dest} {value!s:.50}, which is no value of it") from None
+                raise UserError(
+                    f"{path} has --{action.dest} {value!s:.50}, which is no value of it"
+                ) from None
             self.set_defaults(**{action.dest: value})
 
 
@@ -67,16 +90,24 @@ class Switch(argparse.BooleanOptionalAction):
             value = "true"
         if value.lower() not in ("true", "false"):
             parser.error(f"argument {option_string}: takes true or false, not {value!r}")
-        setattr(namespace, self.dest, (value.lower() == "true") != option_string.startswith("--no-"))
+        setattr(
+            namespace, self.dest, (value.lower() == "true") != option_string.startswith("--no-")
+        )
 
 
 def out_of_memory(error):
-    """Whether the error is that memory could not be had, as Python, NumPy and PyTorch (on a GPU, on a CPU) say it."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+    """Whether the error is that memory could not be had, as Python, NumPy and PyTorch (on a GPU, on
+    a CPU) say it.
+    """
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(
+        error
+    )
 
 
 def run(main, parser, argv=None):
-    """Parse the command line and call `main(args)`; what the user can fix ends in one line and exit code 2."""
+    """Parse the command line and call `main(args)`; what the user can fix ends in one line and exit
+    code 2.
+    """
 
     def terminate(*_):
         raise Terminated

@@ -7,21 +7,32 @@ import torch
 
 from runtime.errors import UserError
 
-# Large tensors in huge pages, where Linux has them: in small ones, touching fresh memory is a fifth of a 2016 step.
+# Large tensors in huge pages, where Linux has them: in small ones, touching fresh memory is a fifth
+# of a 2016 step.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def choose_device(name=None):
-    """The torch device: the one named, or else cuda, else mps, else cpu. Raises UserError if it cannot be used."""
+    """The torch device: the one named, or else cuda, else mps, else cpu. Raises UserError if it
+    cannot be used.
+    """
     if name in (None, "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"  # torchrun's processes have one each
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         one = torch.ones(1, device=name)
         one.item()  # of some devices, such as "meta", there are shapes and no numbers
         if one.is_cuda:
-            torch.cuda.set_device(torch.device(name).index or 0)  # streams and graphs are the current device's
+            torch.cuda.set_device(
+                torch.device(name).index or 0
+            )  # streams and graphs are the current device's
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} cannot be used on this machine; try cpu") from None
     return torch.device(name)
@@ -45,21 +56,25 @@ def seed_all(*seeds):
 
 
 def try_compiler(device):
-    """Raise UserError if torch.compile does not work here: its own error has a hundred lines, and comes later."""
+    """Raise UserError if torch.compile does not work here: its own error has a hundred lines, and
+    comes later.
+    """
     size = int.from_bytes(os.urandom(2), "big") + 8  # a kernel of this size is in no cache
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(size, device=device))
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"--compile does not work here ({reason:.100}): install a C++ compiler, or give --no-compile"
+            f"--compile does not work here ({reason:.100}): install a C++ compiler, or give "
+            "--no-compile"
         ) from None
 
 
 def new_network(kind, device, *args, **config):
     """A network of the class `kind`, built from the other arguments.
 
-    Raises MemoryError, before anything is allocated, if training it takes more memory than the machine has.
+    Raises MemoryError, before anything is allocated, if training it takes more memory than the
+    machine has.
     """
     with torch.device("meta"):
         weights = kind(*args, **config).parameters()
@@ -69,5 +84,7 @@ def new_network(kind, device, *args, **config):
     else:
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > room:
-        raise MemoryError(f"weights, gradients and Adam's moments take {needed / 1e9:.0f} GB of {room / 1e9:.0f}")
+        raise MemoryError(
+            f"weights, gradients and Adam's moments take {needed / 1e9:.0f} GB of {room / 1e9:.0f}"
+        )
     return kind(*args, **config)

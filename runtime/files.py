@@ -1,4 +1,6 @@
-"""Files that appear whole or not at all, folders that one process at a time may fill, and how files name each other."""
+"""Files that appear whole or not at all, folders that one process at a time may fill, and how files
+name each other.
+"""
 
 import errno
 import fcntl
@@ -18,11 +20,12 @@ folder_lock = ExitStack()
 
 @contextmanager
 def atomic_write(path):
-    """A path beside `path` to write a file to: it gets the name `path` when the block ends well, and is on disk then.
+    """A path beside `path` to write a file to: it gets the name `path` when the block ends well,
+    and is on disk then.
 
-    It has the same suffix, and is locked, so that of two writers of one place the second is told. If the block fails
-    it is removed, and what was at `path` stays. Raises UserError if the file cannot be written, or another process is
-    writing it.
+    It has the same suffix, and is locked, so that of two writers of one place the second is told.
+    If the block fails it is removed, and what was at `path` stays. Raises UserError if the file
+    cannot be written, or another process is writing it.
     """
     path = Path(path)
     busy = f"{path} is being written by another process: wait for it, or name another"
@@ -40,15 +43,23 @@ def atomic_write(path):
         with suppress(OSError):  # not every file system does it
             to_disk(path.parent)
     except (OSError, RuntimeError) as error:
-        # Writers of archives stumble over what they could not write: HDF5 names it, PyTorch's comes after it.
-        if isinstance(error, RuntimeError) and "errno = " not in str(error) and type(error.__context__) is not OSError:
+        # Writers of archives stumble over what they could not write: HDF5 names it, PyTorch's comes
+        # after it.
+        if (
+            isinstance(error, RuntimeError)
+            and "errno = " not in str(error)
+            and type(error.__context__) is not OSError
+        ):
             raise
-        raise UserError(f"{path} cannot be written, and is as it was ({error}): {way_out(error)}") from None
+        raise UserError(
+            f"{path} cannot be written, and is as it was ({error}): {way_out(error)}"
+        ) from None
 
 
 @contextmanager
 def atomic_folder(path):
-    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked as `atomic_write` is.
+    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked
+    as `atomic_write` is.
 
     Raises UserError if it cannot be written, or another process is writing it.
     """
@@ -58,7 +69,9 @@ def atomic_folder(path):
         tmp_path(path).mkdir(parents=True, exist_ok=True)
         mark = tmp_path(path) / ".lock"
         if any(tmp_path(path).iterdir()) and not mark.exists():
-            raise UserError(f"{tmp_path(path)}, where it would be made, holds something else: move it away")
+            raise UserError(
+                f"{tmp_path(path)}, where it would be made, holds something else: move it away"
+            )
         with lock(mark, busy):
             if path.exists():  # made meanwhile
                 raise UserError(f"{path} exists already; delete it, or name another place")
@@ -102,10 +115,13 @@ def to_disk(path):
 def lock(path, busy):
     """Hold the file at `path`, made if it is not there, until the block ends or the process does.
 
-    Raises UserError(busy) if another process holds it. On a disk without locks it says so and goes on.
+    Raises UserError(busy) if another process holds it. On a disk without locks it says so and goes
+    on.
     """
     while True:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb", closefd=True) as file:
+        with open(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb", closefd=True
+        ) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -114,7 +130,9 @@ def lock(path, busy):
                 if error.errno not in NO_LOCKS:
                     raise
                 warn_of_no_locks(Path(path).parent)
-            if is_at(file, path):  # else its holder renamed it meanwhile, and the name is free again
+            if is_at(
+                file, path
+            ):  # else its holder renamed it meanwhile, and the name is free again
                 yield
                 return
 
@@ -129,15 +147,22 @@ def is_at(file, path):
 
 @cache
 def warn_of_no_locks(folder):
-    print(f"{folder} lies on a disk without locks: let no other process write there", file=sys.stderr)
+    print(
+        f"{folder} lies on a disk without locks: let no other process write there", file=sys.stderr
+    )
 
 
 def lock_folder(folder):
-    """Make a folder this process's own until it ends or claims another. Raises UserError if another process has it."""
+    """Make a folder this process's own until it ends or claims another. Raises UserError if another
+    process has it.
+    """
     folder_lock.close()
     writable_folder(folder)
     folder_lock.enter_context(
-        lock(Path(folder) / ".lock", f"{folder} is in use by another process: wait for it, or name another")
+        lock(
+            Path(folder) / ".lock",
+            f"{folder} is in use by another process: wait for it, or name another",
+        )
     )
 
 
@@ -147,11 +172,15 @@ def writable_folder(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"{folder} is no folder that can be written to ({error.strerror}): name another") from None
+        raise UserError(
+            f"{folder} is no folder that can be written to ({error.strerror}): name another"
+        ) from None
 
 
 def relative(path, folder):
-    """`path` as files in `folder` name it: relative, between real places, so that links to either do not matter."""
+    """`path` as files in `folder` name it: relative, between real places, so that links to either
+    do not matter.
+    """
     return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
 
 

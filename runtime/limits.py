@@ -4,7 +4,9 @@ import argparse
 
 
 def at_least(least, most=2**31 - 1):
-    """An argparse type: a whole number from `least` to `most`, by default what any file format can store."""
+    """An argparse type: a whole number from `least` to `most`, by default what any file format can
+    store.
+    """
 
     def parse(text):
         try:
@@ -13,7 +15,11 @@ def at_least(least, most=2**31 - 1):
             value = None
         if value is None or not least <= value <= most:
             too_large = value is not None and value > most
-            bounds = f"from {least} to {most}" if too_large or most < 2**31 - 1 else f"of at least {least}"
+            bounds = (
+                f"from {least} to {most}"
+                if too_large or most < 2**31 - 1
+                else f"of at least {least}"
+            )
             raise argparse.ArgumentTypeError(f"takes a whole number {bounds}, not {text!r:.50}")
         return value
 
@@ -32,7 +38,9 @@ def real(low, high=float("inf"), above=False):
         except ValueError:
             value = float("nan")
         if not (low < value if above else low <= value) or value > high or value == float("inf"):
-            bounds = f"{'above' if above else 'from'} {low:g}" + (f" to {high:g}" if high < float("inf") else "")
+            bounds = f"{'above' if above else 'from'} {low:g}" + (
+                f" to {high:g}" if high < float("inf") else ""
+            )
             raise argparse.ArgumentTypeError(f"takes a number {bounds}, not {text!r:.50}")
         return value
 
@@ -40,12 +48,16 @@ def real(low, high=float("inf"), above=False):
 
 
 def limited(allowed):
-    """The argparse type of what a file may hold: a range of whole numbers, or the (low, high) of a number."""
+    """The argparse type of what a file may hold: a range of whole numbers, or the (low, high) of a
+    number.
+    """
     return at_least(allowed[0], allowed[-1]) if type(allowed) is range else real(*allowed)
 
 
 def fits(value, allowed):
-    """Whether a value read from a file is text (`str`), one of a set, of a range, or a number in (low, high)."""
+    """Whether a value read from a file is text (`str`), one of a set, of a range, or a number in
+    (low, high).
+    """
     if allowed is str:
         return type(value) is str
     if type(allowed) is tuple:

@@ -7,7 +7,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-PATIENCE = timedelta(minutes=30)  # with a machine that no longer answers; a process that ends is noticed at once
+PATIENCE = timedelta(
+    minutes=30
+)  # with a machine that no longer answers; a process that ends is noticed at once
 
 
 def join(device):

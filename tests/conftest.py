@@ -23,7 +23,10 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--order", help="of test files, and of the tests in each: reversed, or a seed to shuffle them by")
+    parser.addoption(
+        "--order",
+        help="of test files, and of the tests in each: reversed, or a seed to shuffle them by",
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -38,7 +41,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """Tiny networks are faster on one thread, and their results do not depend on how many the machine has."""
+    """Tiny networks are faster on one thread, and their results do not depend on how many the
+    machine has.
+    """
     torch.set_num_threads(1)
 
 
@@ -48,26 +53,34 @@ def run(stage, *argv):
 
 
 def new_process(folder, command, environment=(), file_size=None, signal_at=None):
-    """A started process that runs a stage's command line in `folder`, where it leaves what it says as "said".
+    """A started process that runs a stage's command line in `folder`, where it leaves what it says
+    as "said".
 
-    Its memory is free of what tests made. file_size: bytes to which a file can grow, as if the disk were full then.
-    signal_at: (function, call, signal): as that call of the function, "module.name", begins, the process sends itself
-    the signal.
+    Its memory is free of what tests made. file_size: bytes to which a file can grow, as if the disk
+    were full then. signal_at: (function, call, signal): as that call of the function,
+    "module.name", begins, the process sends itself the signal.
     """
     start_server()
-    process = CONTEXT.Process(target=work, args=(folder, dict(environment), file_size, signal_at, *command.split()))
+    process = CONTEXT.Process(
+        target=work, args=(folder, dict(environment), file_size, signal_at, *command.split())
+    )
     process.daemon = True  # a test that fails leaves none behind
     process.start()
     return process
 
 
 def start_server():
-    """Have a server from which processes are forked, with all modules imported. It may be running already."""
-    modules = "torch._dynamo torch.distributed.nn h5py av skimage.metrics matplotlib.figure conftest"
+    """Have a server from which processes are forked, with all modules imported. It may be running
+    already.
+    """
+    modules = (
+        "torch._dynamo torch.distributed.nn h5py av skimage.metrics matplotlib.figure conftest"
+    )
     CONTEXT.set_forkserver_preload(modules.split())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests"))))
-        # The C library keeps freed memory for later, more or less by chance; large blocks go back at once.
+        # The C library keeps freed memory for later, more or less by chance; large blocks go back
+        # at once.
         patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**22))
         forkserver.ensure_running()
 
@@ -88,7 +101,9 @@ def work(folder, environment, file_size, signal_at, stage, *flags):
 
 
 def send_signal_at(function, call, number):
-    """Replace the function "module.name" by one that sends this process a signal as that call of it begins."""
+    """Replace the function "module.name" by one that sends this process a signal as that call of it
+    begins.
+    """
     module, name = function.rsplit(".", 1)
     module = importlib.import_module(module)
     original, calls = getattr(module, name), itertools.count(1)
@@ -122,7 +137,20 @@ def chain(tmp_path_factory):
         2,
     )
     small = ["--num_epochs", 2, "--batch_size", 5, "--device", "cpu"]
-    run(train_vcae, "--data_file", frames, "--save_to", vcae, "--arch", "deep", "--nfilts", 4, "--z_dim", 6, *small)
+    run(
+        train_vcae,
+        "--data_file",
+        frames,
+        "--save_to",
+        vcae,
+        "--arch",
+        "deep",
+        "--nfilts",
+        4,
+        "--z_dim",
+        6,
+        *small,
+    )
     small += ["--seq_length", 6, "--lstm_n_hid", 8]
     run(train_lstm, "--data_file", vcae / "latents.hdf5", "--save_to", lstm, *small)
     return root
@@ -136,7 +164,23 @@ def stages(chain, tmp_path_factory):
         (shutil.copytree if (chain / name).is_dir() else shutil.copy)(chain / name, root / name)
     small = ["--device", "cpu", "--num_epochs", 1, "--max_per_epoch", 2]
     spec = "d-.2,2-5,p-2,2-3,2-3,4"
-    run(train_cae, "--data_file", root / "frames.hdf5", "--specstr", spec, "--save_to", root / "cae", *small)
-    flags = ["--cae", root / "cae" / "best.pt", "--split_layer", "conv4", "--save_to", root / "deconv"]
+    run(
+        train_cae,
+        "--data_file",
+        root / "frames.hdf5",
+        "--specstr",
+        spec,
+        "--save_to",
+        root / "cae",
+        *small,
+    )
+    flags = [
+        "--cae",
+        root / "cae" / "best.pt",
+        "--split_layer",
+        "conv4",
+        "--save_to",
+        root / "deconv",
+    ]
     run(train_deconv, *flags, *small)
     return root

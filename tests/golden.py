@@ -7,10 +7,15 @@ import torch
 
 
 def load(name):
-    """The tensors of tests/golden/NAME.npz; "param:07:layer.W" is found under "param:layer.W", gradients likewise."""
+    """The tensors of tests/golden/NAME.npz; "param:07:layer.W" is found under "param:layer.W",
+    gradients likewise.
+    """
     arrays = np.load(Path(__file__).parent / "golden" / f"{name}.npz")
     parts = {key: key.split(":") for key in arrays.files if arrays[key].dtype.kind != "U"}
-    return {":".join([p[0], p[-1]] if len(p) == 3 else p): torch.from_numpy(arrays[key]) for key, p in parts.items()}
+    return {
+        ":".join([p[0], p[-1]] if len(p) == 3 else p): torch.from_numpy(arrays[key])
+        for key, p in parts.items()
+    }
 
 
 def assert_close(ours, theirs):

@@ -17,7 +17,9 @@ SIZES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [path.name for path in FOLDER.glob("*.py") if path.name != "compare.py"])
+@pytest.mark.parametrize(
+    "name", [path.name for path in FOLDER.glob("*.py") if path.name != "compare.py"]
+)
 def test_it_prints_a_table(name):
     command = [sys.executable, FOLDER / name, "--rounds", "1", *SIZES[name].split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

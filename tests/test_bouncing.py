@@ -1,4 +1,6 @@
-"""How digits move and are drawn: the original's trajectories and frames, and each physics' own rules."""
+"""How digits move and are drawn: the original's trajectories and frames, and each physics' own
+rules.
+"""
 
 from pathlib import Path
 
@@ -27,7 +29,11 @@ def test_2016_positions_are_the_originals_exactly():
 
 @pytest.mark.parametrize(
     ("key", "limit"),
-    [("seed2_traj_pos_60seq_60frames", 36), ("seed1_48x40_sz20_n3_pos", (28, 20)), ("seed3_30x30_traj_pos", 2)],
+    [
+        ("seed2_traj_pos_60seq_60frames", 36),
+        ("seed1_48x40_sz20_n3_pos", (28, 20)),
+        ("seed3_30x30_traj_pos", 2),
+    ],
 )
 def test_2016_long_trajectories(key, limit):
     golden = GOLDEN[key].astype(np.float64)
@@ -51,7 +57,12 @@ def test_frames_are_the_originals_but_saturate():
     for v in range(3):
         # Which two of the 100 digits it was is not recorded: those that explain the first frame.
         first, second = (alone(DIGITS, corners[v, :1], d)[:, 0] for d in (0, 1))
-        pairs = [[a, b] for a in range(100) for b in range(100) if np.array_equal(first[a] + second[b], golden[v, 0])]
+        pairs = [
+            [a, b]
+            for a in range(100)
+            for b in range(100)
+            if np.array_equal(first[a] + second[b], golden[v, 0])
+        ]
         assert len(pairs) == 1
         glyphs = DIGITS[pairs[0]]
         first, second = (alone(glyphs[d : d + 1], corners[v], d)[0].astype(int) for d in (0, 1))
@@ -110,7 +121,9 @@ def test_svg_stochastic_against_their_rules_step_by_step():
                 place[axis] = min(max(place[axis], 0), 31)
         expected.append(list(place))
         place = [p + v for p, v in zip(place, velocity, strict=True)]
-    path = move_svg(np.array([[[3, 30]]]), np.array([[[-4, 2]]]), 300, 32, redrawn[None, :, None])[0, :, 0]
+    path = move_svg(np.array([[[3, 30]]]), np.array([[[-4, 2]]]), 300, 32, redrawn[None, :, None])[
+        0, :, 0
+    ]
     assert path.tolist() == expected
     assert hits > 20
 

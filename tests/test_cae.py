@@ -1,4 +1,6 @@
-"""The convolutional autoencoder and the deconvoluter against the original's tensors, and the spec parser."""
+"""The convolutional autoencoder and the deconvoluter against the original's tensors, and the spec
+parser.
+"""
 
 import pytest
 import torch
@@ -62,7 +64,9 @@ def test_cae_layers_loss_and_gradients(name, unpool):
 @pytest.mark.parametrize(("name", "unpool"), [("cae_poolinv", True), ("cae_nopoolinv", False)])
 def test_unpooling_serves_every_tied_maximum(name, unpool):
     tensors = load(name)
-    assert_close(cae(tensors, unpool).reconstruct(tensors["x_ties"]).flatten(1), tensors["det_output_ties"])
+    assert_close(
+        cae(tensors, unpool).reconstruct(tensors["x_ties"]).flatten(1), tensors["det_output_ties"]
+    )
 
 
 def test_deconvoluter_layers_loss_and_gradients():
@@ -71,7 +75,10 @@ def test_deconvoluter_layers_loss_and_gradients():
     convolutions = [layer for layer in model.painter if hasattr(layer, "weight")]
     names = ("conv3", "conv5", "conv8", "conv10")
     for name, layer in zip(names, convolutions, strict=True):
-        layer.weight.data, layer.bias.data = flipped(tensors[f"param:{name}.W"]), tensors[f"param:{name}.b"]
+        layer.weight.data, layer.bias.data = (
+            flipped(tensors[f"param:{name}.W"]),
+            tensors[f"param:{name}.b"],
+        )
     assert_close(model.paint(tensors["feat"]), tensors["det_output"])
     loss = model(tensors["feat"], tensors["target"])["loss"]
     loss.backward()

@@ -21,7 +21,9 @@ from runtime.errors import UserError
 
 def test_stages_leave_what_the_next_ones_need(chain):
     for run_folder in ("vcae", "lstm"):
-        assert {"best.pt", "last.pt", "log.csv"} <= {path.name for path in (chain / run_folder).iterdir()}
+        assert {"best.pt", "last.pt", "log.csv"} <= {
+            path.name for path in (chain / run_folder).iterdir()
+        }
     assert (chain / "vcae" / "pictures" / "reconstructions.png").stat().st_size > 0
     with h5py.File(chain / "vcae" / "latents.hdf5") as file:
         assert file["train/latents"].shape == (1, 12 * 8, 2, 6)
@@ -29,14 +31,39 @@ def test_stages_leave_what_the_next_ones_need(chain):
 
 
 def sample(chain, dest, *flags, model="lstm/best.pt"):
-    run(sample_video, "--model", chain / model, "--dest", dest, "--device", "cpu", "--seed", 1, *flags)
+    run(
+        sample_video,
+        "--model",
+        chain / model,
+        "--dest",
+        dest,
+        "--device",
+        "cpu",
+        "--seed",
+        1,
+        *flags,
+    )
     return sorted(dest.iterdir())
 
 
 @pytest.mark.parametrize("form", ["gif", "mp4", "png"])
 @pytest.mark.parametrize("plain", ["--no-plain", "--plain"])
 def test_samples_render(chain, tmp_path, form, plain):
-    files = sample(chain, tmp_path, "--format", form, plain, "--prime", 6, "--predict", 5, "--n", 3, "--scale", 2)
+    files = sample(
+        chain,
+        tmp_path,
+        "--format",
+        form,
+        plain,
+        "--prime",
+        6,
+        "--predict",
+        5,
+        "--n",
+        3,
+        "--scale",
+        2,
+    )
     assert len(files) == 3
     if form == "png":
         picture = iio.imread(files[0])
@@ -84,14 +111,25 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(chain, tmp_path
     monkeypatch.setattr(Codec, "encode", lambda *_: pytest.fail("work was done first"))
     for dest in ("file", "file/below"):
         with pytest.raises(UserError, match=r"file.* is no folder that can be written to"):
-            run(sample_video, "--model", chain / "lstm" / "best.pt", "--dest", tmp_path / dest, "--device", "cpu")
+            run(
+                sample_video,
+                "--model",
+                chain / "lstm" / "best.pt",
+                "--dest",
+                tmp_path / dest,
+                "--device",
+                "cpu",
+            )
 
 
 @pytest.mark.parametrize("fps", [7, 10, 24, 29.97, 30, 50, 60, 75, 120])
 def test_gifs_keep_time(tmp_path, fps):
-    """The sum of the delays is the video's duration, no delay is one that viewers do not keep, none is left out
-    that need not be."""
-    frames = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3) * 4
+    """The sum of the delays is the video's duration, no delay is one that viewers do not keep, none
+    is left out that need not be."""
+    frames = (
+        np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+        * 4
+    )
     save_animation(tmp_path / "a.gif", frames, fps)
     with Image.open(tmp_path / "a.gif") as image:
         delays = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
@@ -100,7 +138,9 @@ def test_gifs_keep_time(tmp_path, fps):
     assert sum(delays) == pytest.approx(1000 * 60 / fps, abs=10)
 
 
-@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+@pytest.mark.parametrize(
+    ("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])]
+)
 def test_frames_of_any_number_of_channels_can_be_drawn(channels, shown):
     frames = np.random.default_rng(0).integers(0, 256, (2, channels, 4, 6), np.uint8)
     assert np.array_equal(to_uint8(frames), frames[:, shown].transpose(0, 2, 3, 1))
@@ -125,10 +165,31 @@ def test_samples_are_the_same_for_the_same_seed(chain, tmp_path):
 
 def test_samples_of_a_mixture(chain, tmp_path):
     """Sampled videos differ by the seed, and without a mixture there is nothing to sample."""
-    flags = ["--data_file", chain / "vcae" / "latents.hdf5", "--save_to", tmp_path / "mdn", "--loss", "mdn"]
-    flags += ["--seq_length", 6, "--lstm_n_hid", 8, "--num_epochs", 1, "--batch_size", 5, "--device", "cpu"]
+    flags = [
+        "--data_file",
+        chain / "vcae" / "latents.hdf5",
+        "--save_to",
+        tmp_path / "mdn",
+        "--loss",
+        "mdn",
+    ]
+    flags += [
+        "--seq_length",
+        6,
+        "--lstm_n_hid",
+        8,
+        "--num_epochs",
+        1,
+        "--batch_size",
+        5,
+        "--device",
+        "cpu",
+    ]
     run(train_lstm, *flags)
-    model, small = tmp_path / "mdn" / "best.pt", ["--context", 4, "--horizon", 3, "--n", 1, "--format", "png"]
+    model, small = (
+        tmp_path / "mdn" / "best.pt",
+        ["--context", 4, "--horizon", 3, "--n", 1, "--format", "png"],
+    )
     args = ["--model", model, "--temperature", 3, *small]
     for name in ("a", "b"):
         run(sample_video, *args, "--dest", tmp_path / name)
@@ -136,7 +197,9 @@ def test_samples_of_a_mixture(chain, tmp_path):
     sheets = [iio.imread(next((tmp_path / name).iterdir())) for name in ("a", "b", "mean")]
     assert (sheets[0] == sheets[1]).all()
     assert (sheets[0] != sheets[2]).any()
-    with pytest.raises(UserError, match=r"--temperature draws from a mixture, .* train with --loss mdn, not mse"):
+    with pytest.raises(
+        UserError, match=r"--temperature draws from a mixture, .* train with --loss mdn, not mse"
+    ):
         run(sample_video, "--model", chain / "lstm" / "best.pt", "--temperature", 1, *small)
     run(
         evaluate, "--model", model, "--samples", 3, "--context", 4, "--horizon", 3, "--dest", tmp_path / "e", "--n", 2
@@ -147,7 +210,9 @@ def test_samples_of_a_mixture(chain, tmp_path):
 
 def test_restored_first_frame_is_the_true_one(chain, tmp_path):
     flags = ["--prime", 4, "--predict", 3, "--n", 1, "--format", "png", "--plain", "--scale", 1]
-    (lost,), (restored,) = (sample(chain, tmp_path / name, *flags, name) for name in ("--no-restore", "--restore"))
+    (lost,), (restored,) = (
+        sample(chain, tmp_path / name, *flags, name) for name in ("--no-restore", "--restore")
+    )
     first = [iio.imread(path)[:, :64, 0].astype(int) for path in (lost, restored)]
     with h5py.File(chain / "frames.hdf5") as file:
         truth = file["test/frames"][8 * int(restored.stem.split("_")[1])][0].astype(int)

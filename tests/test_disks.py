@@ -1,4 +1,6 @@
-"""What differs from disk to disk: locks, maps, links, names, permissions; and two processes that want one place."""
+"""What differs from disk to disk: locks, maps, links, names, permissions; and two processes that
+want one place.
+"""
 
 import errno
 import fcntl
@@ -61,7 +63,10 @@ def test_the_second_writer_of_a_folder_is_told_and_the_first_wins(tmp_path):
     (left / ".lock").touch()  # then it was left by a run that was killed
     with files.atomic_folder(place) as partial:
         (partial / "first").touch()
-        with pytest.raises(UserError, match="folder is being written by another process"), files.atomic_folder(place):
+        with (
+            pytest.raises(UserError, match="folder is being written by another process"),
+            files.atomic_folder(place),
+        ):
             pass
     assert os.listdir(place) == ["first"]
     with pytest.raises(UserError, match="exists already"), files.atomic_folder(place):
@@ -87,7 +92,10 @@ def test_a_file_written_meanwhile_is_not_replaced(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_claimed_by_one(tmp_path):
-    with files.lock(tmp_path / ".lock", ""), pytest.raises(UserError, match="in use by another process"):
+    with (
+        files.lock(tmp_path / ".lock", ""),
+        pytest.raises(UserError, match="in use by another process"),
+    ):
         files.lock_folder(tmp_path)
     files.lock_folder(tmp_path)
     files.folder_lock.close()
@@ -101,10 +109,24 @@ def test_a_disk_without_locks(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     frames, vcae = tmp_path / "frames.hdf5", tmp_path / "vcae"
-    run(moving_mnist, "--mnist", "sample", "--seqs", 6, "--seq_len", 6, "--split", "1/1/1", "--dest", frames)
+    run(
+        moving_mnist,
+        "--mnist",
+        "sample",
+        "--seqs",
+        6,
+        "--seq_len",
+        6,
+        "--split",
+        "1/1/1",
+        "--dest",
+        frames,
+    )
     run(train_vcae, "--data_file", frames, "--save_to", vcae, "--nfilts", 2, *SMALL)
     said = capsys.readouterr().err
-    assert [said.count(f"{folder} lies on a disk without locks") for folder in (tmp_path, vcae)] == [1, 1]
+    assert [
+        said.count(f"{folder} lies on a disk without locks") for folder in (tmp_path, vcae)
+    ] == [1, 1]
 
 
 def test_a_disk_whose_files_cannot_be_mapped(chain, tmp_path, monkeypatch):
@@ -134,7 +156,9 @@ def test_a_disk_whose_files_cannot_be_mapped(chain, tmp_path, monkeypatch):
 
 def test_the_systems_reason_is_told(chain, tmp_path):
     """Not that a checkpoint is damaged, which would cost days of training."""
-    with pytest.raises(UserError, match=r"lstm is a folder: name the checkpoint in it, .*lstm/best\.pt"):
+    with pytest.raises(
+        UserError, match=r"lstm is a folder: name the checkpoint in it, .*lstm/best\.pt"
+    ):
         checkpoint.load(chain / "lstm", LatentLSTM)
     shutil.copy(chain / "lstm" / "best.pt", tmp_path)
     (tmp_path / "best.pt").chmod(0)
@@ -150,13 +174,17 @@ def test_a_run_folder_whose_name_is_not_utf_8(chain, tmp_path):
         folder.mkdir()
     except OSError:
         pytest.skip("a file system of Unicode names")
-    run(train_vcae, "--data_file", chain / "frames.hdf5", "--save_to", folder, "--nfilts", 2, *SMALL)
+    run(
+        train_vcae, "--data_file", chain / "frames.hdf5", "--save_to", folder, "--nfilts", 2, *SMALL
+    )
     assert checkpoint.load(folder / "best.pt", VCAE)["history"]
 
 
 @pytest.fixture
 def linked(tmp_path, monkeypatch):
-    """A project in which runs/ is a link to a folder at another depth, and all stages were run by relative paths."""
+    """A project in which runs/ is a link to a folder at another depth, and all stages were run by
+    relative paths.
+    """
     project, disk = tmp_path / "project", tmp_path / "disk" / "a" / "b"
     for folder in (project, disk):
         folder.mkdir(parents=True)
@@ -169,7 +197,18 @@ def linked(tmp_path, monkeypatch):
 
 
 def test_two_names_of_one_place(linked, tmp_path, monkeypatch):
-    flags = ["--context", 4, "--horizon", 2, "--n", 1, "--device", "cpu", "--dest", tmp_path / "out"]
+    flags = [
+        "--context",
+        4,
+        "--horizon",
+        2,
+        "--n",
+        1,
+        "--device",
+        "cpu",
+        "--dest",
+        tmp_path / "out",
+    ]
     run(sample_video, *flags)
     run(sample_video, "--model", tmp_path / "disk/a/b/lstm/best.pt", *flags)
     monkeypatch.chdir("runs/lstm")

@@ -16,7 +16,14 @@ import train_vcae
 from data import hdf5
 from runtime import cli
 
-MNIST, VCAE, LSTM, JOINT, SAMPLE, EVALUATE = moving_mnist, train_vcae, train_lstm, train_jointly, sample_video, evaluate
+MNIST, VCAE, LSTM, JOINT, SAMPLE, EVALUATE = (
+    moving_mnist,
+    train_vcae,
+    train_lstm,
+    train_jointly,
+    sample_video,
+    evaluate,
+)
 
 
 @pytest.fixture
@@ -75,7 +82,10 @@ def place(chain, tmp_path):
     with h5py.File(tmp_path / "small.hdf5", "w", libver="latest") as file:
         file.attrs.update({"format": hdf5.FORMAT, "frame_rate": 10.0, "frame_skip": 1})
         file.attrs.update({"kind": np.bytes_("frames"), "source": np.bytes_("x")})
-        file["test/frames"], file["test/starts"] = np.zeros((40, 1, 32, 32), np.uint8), np.array([0, 40])
+        file["test/frames"], file["test/starts"] = (
+            np.zeros((40, 1, 32, 32), np.uint8),
+            np.array([0, 40]),
+        )
     content = torch.load(tmp_path / "lstm" / "best.pt")
     content["config"]["diffs"] = True
     torch.save(content, tmp_path / "diffs.pt")
@@ -94,7 +104,11 @@ CASES = [
     (MNIST, "--split 80/20", "--split"),
     (MNIST, "--split 0/0/0", "--split"),
     (MNIST, "--num_sz 64", "--num_sz 64"),
-    (MNIST, "--num_sz 22 --frame_size 28", "6 pixels of room in --frame_size 28, and --physics 2016 needs 8"),
+    (
+        MNIST,
+        "--num_sz 22 --frame_size 28",
+        "6 pixels of room in --frame_size 28, and --physics 2016 needs 8",
+    ),
     (MNIST, "--num_sz 513", "--num_sz: takes a whole number from 1 to 512"),
     (MNIST, "--frame_size 4097", "--frame_size: takes a whole number from 2 to 4096"),
     (MNIST, "--nums_per_image 1025", "--nums_per_image: takes a whole number from 1 to 1024"),
@@ -110,7 +124,11 @@ CASES = [
     (VCAE, "--data_file @text", "text cannot be read"),
     (VCAE, "--data_file @empty", "empty cannot be read"),
     (VCAE, "--data_file @foreign.hdf5", "foreign.hdf5 is not a frames file"),
-    (VCAE, "--data_file @format.hdf5", "format.hdf5 is HDF5 of format 99 (or foreign), and this code reads format 2"),
+    (
+        VCAE,
+        "--data_file @format.hdf5",
+        "format.hdf5 is HDF5 of format 99 (or foreign), and this code reads format 2",
+    ),
     (VCAE, "--data_file @vcae/latents.hdf5", "latents.hdf5 is not a frames file"),
     (VCAE, "--data_file @rank.hdf5", "rank.hdf5: train/frames is uint8 (96, 64, 64)"),
     (VCAE, "--data_file @dtype.hdf5", "dtype.hdf5: train/frames is float32"),
@@ -142,7 +160,11 @@ CASES = [
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 9", "--seq_length 9"),
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 8 --frame_skip 2", "--frame_skip 2"),
     (LSTM, "--data_file @vcae/latents.hdf5 --seq_length 2", "--seq_length"),
-    (LSTM, "--data_file @vcae/latents.hdf5 --rollout 4", "--rollout 4 leaves no context in --seq_length 6"),
+    (
+        LSTM,
+        "--data_file @vcae/latents.hdf5 --rollout 4",
+        "--rollout 4 leaves no context in --seq_length 6",
+    ),
     (LSTM, "--data_file @vcae/latents.hdf5 --dropout 1", "--dropout"),
     (LSTM, "--data_file @vcae/latents.hdf5 --layers 65", "--layers"),
     (LSTM, "--data_file @vcae/latents.hdf5 --mixtures 1001", "--mixtures"),
@@ -151,7 +173,11 @@ CASES = [
     (JOINT, "--lstm @missing.pt", "missing.pt is not there"),
     (JOINT, "--lstm @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
     (JOINT, "--lstm @lstm/best.pt --save_to @lstm", "lstm holds a run already"),
-    (JOINT, "--lstm @lstm/best.pt --seq_length 9 --rollout 8", "--rollout 8 leaves no context in --seq_length 9"),
+    (
+        JOINT,
+        "--lstm @lstm/best.pt --seq_length 9 --rollout 8",
+        "--rollout 8 leaves no context in --seq_length 9",
+    ),
     (JOINT, "--lstm @lstm/best.pt --shown 1", "--shown"),
     (JOINT, "--lstm @diffs.pt", "diffs.pt was trained with --diffs"),
     (SAMPLE, "--model @lstm/best.pt --temperature 1", "train with --loss mdn, not mse"),
@@ -162,7 +188,11 @@ CASES = [
     (SAMPLE, "--model @text", "text cannot be read"),
     (SAMPLE, "--model @vcae/best.pt", "holds a VCAE, where a LatentLSTM"),
     (SAMPLE, "--model @lstm/best.pt --context 9", "lower --context to 8"),
-    (SAMPLE, "--model @lstm/best.pt --data_file @small.hdf5", "small.hdf5 has frames 32 x 32, smaller than 64 x 64"),
+    (
+        SAMPLE,
+        "--model @lstm/best.pt --data_file @small.hdf5",
+        "small.hdf5 has frames 32 x 32, smaller than 64 x 64",
+    ),
     (SAMPLE, "--model @lstm/best.pt --n 0", "--n"),
     (SAMPLE, "--model @lstm/best.pt --fps 1e300", "--fps"),
     (EVALUATE, "", "give --model, --data_file or both"),
@@ -170,7 +200,11 @@ CASES = [
     (EVALUATE, "--model @lstm/best.pt", "--context and --horizon need 20"),
     (EVALUATE, "--data_file @missing.npy", "missing.npy is not there"),
     (EVALUATE, "--data_file @text.npy", "text.npy cannot be read as an array of videos"),
-    (EVALUATE, "--data_file @frames.hdf5 --context 3 --horizon 3 --save_predictions @text", "text exists already"),
+    (
+        EVALUATE,
+        "--data_file @frames.hdf5 --context 3 --horizon 3 --save_predictions @text",
+        "text exists already",
+    ),
 ]
 DEFAULTS = {
     MNIST: "--dest @new.hdf5 --mnist sample --seqs 3",
@@ -183,7 +217,11 @@ DEFAULTS = {
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def fails(stage, flags, place, capsys):
@@ -200,7 +238,9 @@ def fails(stage, flags, place, capsys):
     return lines[0]
 
 
-@pytest.mark.parametrize(("stage", "flags", "says"), CASES, ids=[f"{s.__name__} {f}" for s, f, _ in CASES])
+@pytest.mark.parametrize(
+    ("stage", "flags", "says"), CASES, ids=[f"{s.__name__} {f}" for s, f, _ in CASES]
+)
 def test_one_line_and_nothing_overwritten(stage, flags, says, place, capsys):
     # a flag given twice counts as the second says; --resume wants the run's own flags
     defaults = "" if "--resume" in flags else DEFAULTS[stage]

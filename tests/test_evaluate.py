@@ -1,4 +1,6 @@
-"""Metrics on frames of known error, the field's reference figures, and the whole evaluation on tiny data."""
+"""Metrics on frames of known error, the field's reference figures, and the whole evaluation on tiny
+data.
+"""
 
 import csv
 import json
@@ -71,7 +73,9 @@ def test_a_ratio_to_nothing_is_not_defined(frame, defined):
     true = frame[None, None]
     for name, best in (("sharpness", 1), ("mass", 1), ("lost", 0)):
         measure = getattr(metrics, name)
-        np.testing.assert_equal(measure(true, true).tolist(), [[best if name in defined else np.nan]])
+        np.testing.assert_equal(
+            measure(true, true).tolist(), [[best if name in defined else np.nan]]
+        )
         assert np.isnan(measure(true + 0.25 * TEXTURE, true)).item() != (name in defined)
 
 
@@ -79,24 +83,38 @@ def test_an_exact_frame_is_coherent_where_measures_are_not_defined():
     future = np.stack([TEXTURE, 0 * TEXTURE, 0 * TEXTURE + 0.5, TEXTURE])[None]
     scores = {"exact": metrics.score(future, future), "black": metrics.score(0 * future, future)}
     digits = {"identity": np.ones((1, 4)), "distance": np.zeros((1, 4))}
-    of_digits = metrics.count_coherent_digits({name: rows | digits for name, rows in scores.items()}, 0.5)
+    of_digits = metrics.count_coherent_digits(
+        {name: rows | digits for name, rows in scores.items()}, 0.5
+    )
     of_film = metrics.count_coherent_film(scores, "exact")
     for name, count in (("exact", 4), ("black", 0)):
-        assert of_digits[name]["coherent"] == of_digits[name]["tracked"] == of_film[name]["coherent"] == count
+        assert (
+            of_digits[name]["coherent"]
+            == of_digits[name]["tracked"]
+            == of_film[name]["coherent"]
+            == count
+        )
 
 
 def test_tables_leave_out_what_is_not_defined(tmp_path, capsys):
-    columns = dict.fromkeys(["mse", "mae", "psnr", "ssim", "ssim_openstl", "bce", "sharpness", "lost"], np.ones((2, 2)))
+    columns = dict.fromkeys(
+        ["mse", "mae", "psnr", "ssim", "ssim_openstl", "bce", "sharpness", "lost"], np.ones((2, 2))
+    )
     columns["mass"] = np.array([[1, np.nan], [3, np.nan]])
     columns["sharpness"] = np.full((2, 2), np.nan)
     scores = {"a|b": columns}
     summary = tables.summarise(scores, {"a|b": {}}, metrics.bootstrap)
     assert summary["a|b"]["mass"] == 2
     tables.write_json(tmp_path / "m.json", {}, summary)
-    json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+    json.loads(
+        (tmp_path / "m.json").read_text(), parse_constant=pytest.fail
+    )  # NaN and Infinity are not JSON
     tables.write_csv(tmp_path / "m.csv", scores)
     with open(tmp_path / "m.csv") as file:
-        assert [(row["mass"], row["sharpness"]) for row in csv.DictReader(file)] == [("2", ""), ("", "")]
+        assert [(row["mass"], row["sharpness"]) for row in csv.DictReader(file)] == [
+            ("2", ""),
+            ("", ""),
+        ]
     tables.print_table(summary)
     header, _, row = capsys.readouterr().out.splitlines()
     cells = dict(zip(header.split(" | "), row.replace("a\\|b", "name").split(" | "), strict=True))
@@ -124,7 +142,18 @@ def test_nearest_training_frame():
 
 def regenerated(path, mnist):
     """Videos by the rules of the field's benchmark: a thousand, of test digits."""
-    flags = ["--physics", "srivastava", "--nums_per_image", 2, "--seq_len", 20, "--seqs", 1100, "--split", "5/5/100"]
+    flags = [
+        "--physics",
+        "srivastava",
+        "--nums_per_image",
+        2,
+        "--seq_len",
+        20,
+        "--seqs",
+        1100,
+        "--split",
+        "5/5/100",
+    ]
     run(moving_mnist, "--mnist", mnist, "--dest", path, *flags)
     return path
 
@@ -135,11 +164,15 @@ def benchmark(tmp_path_factory):
 
 
 def check_reference_figures(path):
-    """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the mean frame 150."""
+    """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the
+    mean frame 150.
+    """
     frames, _, _ = read_windows(path, "test", 20)
     past, future = np.split(frames / np.float32(255), 2, axis=1)
     rules = baselines.in_pixels(future.mean((0, 1)))
-    figures = {name: metrics.mse(predict(past, future), future).mean() for name, predict in rules.items()}
+    figures = {
+        name: metrics.mse(predict(past, future), future).mean() for name, predict in rules.items()
+    }
     assert figures[baselines.COPY] == pytest.approx(280, rel=0.04)
     assert figures["black"] == pytest.approx(170, rel=0.04)
     assert figures["mean frame of the training set"] == pytest.approx(150, rel=0.04)
@@ -150,7 +183,9 @@ def test_the_fields_reference_figures(benchmark):
     check_reference_figures(benchmark)
 
 
-@pytest.mark.skipif(not Path("data/mnist/t10k-images-idx3-ubyte.gz").exists(), reason="MNIST in full is not there")
+@pytest.mark.skipif(
+    not Path("data/mnist/t10k-images-idx3-ubyte.gz").exists(), reason="MNIST in full is not there"
+)
 def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
     check_reference_figures(regenerated(tmp_path / "b.hdf5", "data/mnist"))
 
@@ -176,7 +211,10 @@ def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(bench
     scores = {}
     for name, made in (("truth", future), ("black", 0 * future)):
         score, distance = digits.find(made, np.arange(40))
-        scores[name] = {"sharpness": metrics.sharpness(made, future), "mass": metrics.mass(made, future)}
+        scores[name] = {
+            "sharpness": metrics.sharpness(made, future),
+            "mass": metrics.mass(made, future),
+        }
         scores[name] |= {"identity": score, "distance": distance}
     runs = metrics.count_coherent_digits(scores, digits.threshold)
     assert np.median(runs["truth"]["coherent"]) == 10
@@ -186,13 +224,33 @@ def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(bench
 def test_the_whole_evaluation(chain, tmp_path):
     model, saved = chain / "lstm/best.pt", tmp_path / "p.hdf5"
     lengths = ["--context", 4, "--horizon", 3]
-    run(evaluate, "--model", model, *lengths, "--dest", tmp_path / "e", "--save_predictions", saved, "--device", "cpu")
+    run(
+        evaluate,
+        "--model",
+        model,
+        *lengths,
+        "--dest",
+        tmp_path / "e",
+        "--save_predictions",
+        saved,
+        "--device",
+        "cpu",
+    )
     content = json.loads((tmp_path / "e/metrics.json").read_text())
     table = content["predictors"]
     assert content["about"]["videos"] == 4
     assert table["reconstruction of the true future"]["mse"] > 0
     assert table["black"]["mass"] == 0
-    assert {"mse", "mae", "psnr", "ssim", "ssim_openstl", "bce", "mse_interval", "coherent"} <= table[str(model)].keys()
+    assert {
+        "mse",
+        "mae",
+        "psnr",
+        "ssim",
+        "ssim_openstl",
+        "bce",
+        "mse_interval",
+        "coherent",
+    } <= table[str(model)].keys()
     for name in ("horizon.png", "strips.png"):
         assert (tmp_path / "e" / name).stat().st_size > 0
     assert not (tmp_path / "e" / "slots.png").exists()
@@ -207,8 +265,19 @@ def test_the_whole_evaluation(chain, tmp_path):
 def test_the_fields_own_file(chain, tmp_path):
     videos = np.random.default_rng(0).integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)
     np.save(tmp_path / "mnist_test_seq.npy", videos)
-    assert np.array_equal(read_windows(tmp_path / "mnist_test_seq.npy", "test", 6)[0][2, 5, 0], videos[5, 2])
-    flags = ["--data_file", tmp_path / "mnist_test_seq.npy", "--context", 4, "--horizon", 3, "--dest", tmp_path / "e"]
+    assert np.array_equal(
+        read_windows(tmp_path / "mnist_test_seq.npy", "test", 6)[0][2, 5, 0], videos[5, 2]
+    )
+    flags = [
+        "--data_file",
+        tmp_path / "mnist_test_seq.npy",
+        "--context",
+        4,
+        "--horizon",
+        3,
+        "--dest",
+        tmp_path / "e",
+    ]
     run(evaluate, "--model", chain / "lstm/best.pt", *flags, "--device", "cpu")
     assert json.loads((tmp_path / "e/metrics.json").read_text())["about"]["videos"] == 3
     with pytest.raises(UserError, match="no training frames"):
@@ -223,15 +292,23 @@ def test_an_array_with_videos_before_time_is_refused(benchmark, tmp_path):
     np.save(tmp_path / "time_first.npy", frames[:, :, 0].swapaxes(0, 1))
     np.save(tmp_path / "video_first.npy", frames[:, :, 0])
     assert np.array_equal(read_windows(tmp_path / "time_first.npy", "test", 20)[0], frames)
-    assert np.array_equal(read_windows(tmp_path / "time_first.npy", "test", 7, skip=3)[0], frames[:, :19:3])
-    with pytest.raises(UserError, match=r"video_first.npy \(30, 20, 64, 64\) seems to be .* array.swapaxes\(0, 1\)"):
+    assert np.array_equal(
+        read_windows(tmp_path / "time_first.npy", "test", 7, skip=3)[0], frames[:, :19:3]
+    )
+    with pytest.raises(
+        UserError, match=r"video_first.npy \(30, 20, 64, 64\) seems to be .* array.swapaxes\(0, 1\)"
+    ):
         read_windows(tmp_path / "video_first.npy", "test", 20)
 
 
 def test_the_order_of_an_array_is_doubted_only_where_it_shows(benchmark):
     videos = read_windows(benchmark, "test", 20, count=20)[0][:, :, 0]
     assert is_video_first(videos)
-    blank, still, same = 0 * videos, np.repeat(videos[:, :1], 20, axis=1), np.repeat(videos[:1], 20, axis=0)
+    blank, still, same = (
+        0 * videos,
+        np.repeat(videos[:, :1], 20, axis=1),
+        np.repeat(videos[:1], 20, axis=0),
+    )
     film = same[0, np.clip(3 * np.arange(20) + np.arange(20)[:, None], 0, 19)]
     for unclear in (blank, still, same, videos[:1], videos[:, :1], film):
         assert not is_video_first(unclear)
@@ -240,7 +317,9 @@ def test_the_order_of_an_array_is_doubted_only_where_it_shows(benchmark):
 
 def film(path, videos):
     """A file of videos (V, T, channels, height, width) uint8, the same in each split."""
-    with hdf5.create(path, "frames", {"source": "film", "frame_rate": 10.0, "frame_skip": 1}) as file:
+    with hdf5.create(
+        path, "frames", {"source": "film", "frame_rate": 10.0, "frame_skip": 1}
+    ) as file:
         for split in hdf5.SPLITS:
             file[f"{split}/frames"] = videos.reshape(-1, *videos.shape[2:])
             file[f"{split}/starts"] = np.arange(len(videos) + 1) * videos.shape[1]
@@ -248,12 +327,28 @@ def film(path, videos):
 
 
 def test_frames_that_are_black_or_tiny_or_of_five_channels(tmp_path, capsys):
-    """Still videos, so that a copy is exact; the third is black. Frames of 6 pixels are smaller than SSIM's window."""
+    """Still videos, so that a copy is exact; the third is black. Frames of 6 pixels are smaller
+    than SSIM's window.
+    """
     stills = np.random.default_rng(0).integers(100, 256, (3, 1, 5, 6, 6), dtype=np.uint8)
     stills[2] = 0
     path = film(tmp_path / "film.hdf5", stills.repeat(6, axis=1))
-    run(evaluate, "--data_file", path, "--context", 3, "--horizon", 3, "--dest", tmp_path / "e", "--device", "cpu")
-    table = json.loads((tmp_path / "e/metrics.json").read_text(), parse_constant=pytest.fail)["predictors"]
+    run(
+        evaluate,
+        "--data_file",
+        path,
+        "--context",
+        3,
+        "--horizon",
+        3,
+        "--dest",
+        tmp_path / "e",
+        "--device",
+        "cpu",
+    )
+    table = json.loads((tmp_path / "e/metrics.json").read_text(), parse_constant=pytest.fail)[
+        "predictors"
+    ]
     copy, mean = table[baselines.COPY], table["mean frame of the training set"]
     assert copy["mass"] == copy["sharpness"] == 1
     assert copy["lost"] == 0
@@ -265,7 +360,16 @@ def test_frames_that_are_black_or_tiny_or_of_five_channels(tmp_path, capsys):
 
 
 def test_one_video_has_no_other_to_tell_its_digits_from(chain, tmp_path, capsys):
-    flags = ["--data_file", chain / "frames.hdf5", "--context", 4, "--horizon", 3, "--dest", tmp_path / "e"]
+    flags = [
+        "--data_file",
+        chain / "frames.hdf5",
+        "--context",
+        4,
+        "--horizon",
+        3,
+        "--dest",
+        tmp_path / "e",
+    ]
     run(evaluate, *flags, "--n", 1, "--device", "cpu")
     content = json.loads((tmp_path / "e/metrics.json").read_text(), parse_constant=pytest.fail)
     assert content["about"]["videos"] == 1
@@ -281,13 +385,31 @@ def never(*_):
 def test_what_cannot_be_had_is_told_before_the_work(chain, tmp_path, monkeypatch):
     monkeypatch.setattr(Codec, "encode", never)
     (tmp_path / "file").write_text("")
-    flags = ["--model", chain / "lstm" / "best.pt", "--context", 4, "--horizon", 3, "--device", "cpu"]
+    flags = [
+        "--model",
+        chain / "lstm" / "best.pt",
+        "--context",
+        4,
+        "--horizon",
+        3,
+        "--device",
+        "cpu",
+    ]
     for dest in ("file", "file/below"):
         with pytest.raises(UserError, match=r"file.* is no folder that can be written to"):
             run(evaluate, *flags, "--dest", tmp_path / dest)
     with pytest.raises(UserError, match=r"p\.hdf5 cannot be written"):
-        run(evaluate, *flags, "--dest", tmp_path / "e", "--save_predictions", tmp_path / "file" / "p.hdf5")
-    with pytest.raises(UserError, match=r"--samples draws from a mixture, .* train with --loss mdn, not mse"):
+        run(
+            evaluate,
+            *flags,
+            "--dest",
+            tmp_path / "e",
+            "--save_predictions",
+            tmp_path / "file" / "p.hdf5",
+        )
+    with pytest.raises(
+        UserError, match=r"--samples draws from a mixture, .* train with --loss mdn, not mse"
+    ):
         run(evaluate, *flags, "--dest", tmp_path / "e", "--samples", 2)
     (tmp_path / "busy").mkdir()
     with (
@@ -319,9 +441,14 @@ def test_without_memory_a_prediction_knows_one_frame(chain):
 
 
 def test_what_the_codec_loses_is_restored_from_the_last_true_frame():
-    """A loss that is the same in every frame is none then; for later frames that of the last true one is taken."""
+    """A loss that is the same in every frame is none then; for later frames that of the last true
+    one is taken.
+    """
     rng = np.random.default_rng(0)
-    frames, lost = (torch.from_numpy(rng.uniform(0.3, 0.6, shape)) for shape in ((2, 6, 1, 4, 4), (2, 1, 1, 4, 4)))
+    frames, lost = (
+        torch.from_numpy(rng.uniform(0.3, 0.6, shape))
+        for shape in ((2, 6, 1, 4, 4), (2, 1, 1, 4, 4))
+    )
     context, painted = frames[:, :4], frames - lost + 0.25
     torch.testing.assert_close(baselines.restore(painted, context, context - lost + 0.25), frames)
     losses = 0.01 * torch.arange(4.0).view(1, 4, 1, 1, 1)

@@ -88,8 +88,12 @@ def test_what_is_there_stays_until_its_successor_is_whole(tmp_path):
     assert place.read_text() == "third"
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for a folder that even root cannot write to")
-@pytest.mark.parametrize("command", ["moving_mnist --mnist sample --seqs 4 --dest /proc/new/a.hdf5"])
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="looks for a folder that even root cannot write to"
+)
+@pytest.mark.parametrize(
+    "command", ["moving_mnist --mnist sample --seqs 4 --dest /proc/new/a.hdf5"]
+)
 def test_a_folder_that_cannot_be_written(tmp_path, command):
     process = new_process(tmp_path, command)
     process.join()

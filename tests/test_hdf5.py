@@ -1,4 +1,6 @@
-"""The video files: windows stay inside a video, draws depend on (seed, epoch) alone, nothing half written."""
+"""The video files: windows stay inside a video, draws depend on (seed, epoch) alone, nothing half
+written.
+"""
 
 import pickle
 import tracemalloc
@@ -13,7 +15,14 @@ from data import export, hdf5
 from data.hdf5 import Frames, Windows
 from runtime.errors import UserError
 
-ABOUT = {"source": "", "frame_rate": 1.0, "frame_skip": 1, "codec": "", "codec_id": "", "data_file": ""}
+ABOUT = {
+    "source": "",
+    "frame_rate": 1.0,
+    "frame_skip": 1,
+    "codec": "",
+    "codec_id": "",
+    "data_file": "",
+}
 
 
 @pytest.fixture
@@ -47,7 +56,9 @@ def test_windows_never_cross_a_video(latents, skip):
         assert torch.equal(batch[:, :, 1], -batch[:, :, 0])
         seen |= {(int(v), int(f)) for v, f in zip(video[:, 0], frame[:, 0], strict=True)}
     lengths = {0: 5, 1: 9, 2: 3, 3: 7}
-    assert seen == {(v, f) for v, n in lengths.items() for f in range(n - 2 * skip)}  # every start, every video
+    assert seen == {
+        (v, f) for v, n in lengths.items() for f in range(n - 2 * skip)
+    }  # every start, every video
 
 
 def test_draws_depend_on_seed_and_epoch_alone(latents):
@@ -93,7 +104,11 @@ def test_a_file_appears_only_when_whole(tmp_path):
 def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, write):
     def make(split, videos):
         shape = (len(videos), 10)
-        return np.zeros((*shape, 1, 32, 32), np.uint8), np.zeros((len(videos), 1)), np.zeros((*shape, 1, 2), np.float32)
+        return (
+            np.zeros((*shape, 1, 32, 32), np.uint8),
+            np.zeros((len(videos), 1)),
+            np.zeros((*shape, 1, 2), np.float32),
+        )
 
     def peak(count):
         tracemalloc.start()
@@ -109,9 +124,16 @@ def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, write):
 
 def test_npz_holds_the_same_as_hdf5(tmp_path):
     def make(split, videos):
-        frames = np.stack([np.full((3, 1, 2, 2), v, np.uint8) for v in videos] or [np.zeros((3, 1, 2, 2), np.uint8)])
+        frames = np.stack(
+            [np.full((3, 1, 2, 2), v, np.uint8) for v in videos]
+            or [np.zeros((3, 1, 2, 2), np.uint8)]
+        )
         frames = frames[: len(videos)]
-        return frames, np.array(videos, np.uint8)[:, None], np.ones((len(videos), 3, 1, 2), np.float32)
+        return (
+            frames,
+            np.array(videos, np.uint8)[:, None],
+            np.ones((len(videos), 3, 1, 2), np.float32),
+        )
 
     counts = {"train": 40, "valid": 0, "test": 2}
     export.write_npz(tmp_path / "v.npz", counts, make, {"seed": 3})
@@ -127,11 +149,20 @@ def test_npz_holds_the_same_as_hdf5(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_pictures_are_a_folder_for_each_video(tmp_path, suffix):
     def make(split, videos):
-        frames = np.stack([np.full((2, 1, 8, 8), 40 * v, np.uint8) for v in [*videos, 0]])[: len(videos)]
-        return frames, np.zeros((len(videos), 1), np.uint8), np.zeros((len(videos), 2, 1, 2), np.float32)
+        frames = np.stack([np.full((2, 1, 8, 8), 40 * v, np.uint8) for v in [*videos, 0]])[
+            : len(videos)
+        ]
+        return (
+            frames,
+            np.zeros((len(videos), 1), np.uint8),
+            np.zeros((len(videos), 2, 1, 2), np.float32),
+        )
 
     export.write_pictures(tmp_path / "v", {"train": 3}, make, {}, suffix)
-    files = sorted(path.relative_to(tmp_path / "v").as_posix() for path in (tmp_path / "v").rglob(f"*.{suffix}"))
+    files = sorted(
+        path.relative_to(tmp_path / "v").as_posix()
+        for path in (tmp_path / "v").rglob(f"*.{suffix}")
+    )
     assert files == [f"train/{v:06d}/{t:04d}.{suffix}" for v in range(3) for t in range(2)]
     assert abs(int(np.asarray(Image.open(tmp_path / "v" / files[-1]))[4, 4]) - 80) <= 2
     assert np.load(tmp_path / "v" / "train" / "truth.npz")["positions"].shape == (3, 2, 1, 2)

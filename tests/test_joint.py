@@ -14,7 +14,18 @@ from models.joint import Joint
 from runtime.errors import UserError
 from training import checkpoint
 
-SMALL = ["--schedule", "constant", "--batch_size", 5, "--device", "cpu", "--seq_length", 7, "--rollout", 3]
+SMALL = [
+    "--schedule",
+    "constant",
+    "--batch_size",
+    5,
+    "--device",
+    "cpu",
+    "--seq_length",
+    7,
+    "--rollout",
+    3,
+]
 
 
 def train(chain, folder, *flags):
@@ -32,7 +43,9 @@ def trained(chain, tmp_path_factory):
 def tiny(free=2, **config):
     torch.manual_seed(0)
     vcae = {"frame_shape": [1, 32, 32], "z_dim": 3, "n_hid": 8, "arch": "deep", "nfilts": 2}
-    return Joint(vcae, {"z_dim": 3, "n_hid": 6, "layers": 1, "dropout": 0.0, "free": free, **config})
+    return Joint(
+        vcae, {"z_dim": 3, "n_hid": 6, "layers": 1, "dropout": 0.0, "free": free, **config}
+    )
 
 
 def test_begins_from_the_weights_of_its_parents(chain, tmp_path):
@@ -51,25 +64,48 @@ def test_both_networks_learn(chain, trained):
     for part, path in parents.items():
         for name, weight in torch.load(path)["model"].items():
             if name.endswith("weight"):
-                assert not torch.equal(weight, content["model"][f"{part}.{name}"]), f"{part}.{name} stood still"
+                assert not torch.equal(weight, content["model"][f"{part}.{name}"]), (
+                    f"{part}.{name} stood still"
+                )
 
 
 def test_resumed_equals_unbroken(chain, trained, tmp_path):
     train(chain, tmp_path / "broken", "--num_epochs", 1)
     resumed = train(chain, tmp_path / "broken", "--resume", "--num_epochs", 2)
     unbroken = checkpoint.load(trained / "last.pt", Joint)
-    assert all(torch.equal(weight, resumed["model"][name]) for name, weight in unbroken["model"].items())
+    assert all(
+        torch.equal(weight, resumed["model"][name]) for name, weight in unbroken["model"].items()
+    )
 
 
 def test_later_stages_take_its_lstm_like_any_other(trained, tmp_path):
-    run(evaluate, "--model", trained / "lstm.pt", "--context", 4, "--horizon", 3, "--dest", tmp_path / "e")
+    run(
+        evaluate,
+        "--model",
+        trained / "lstm.pt",
+        "--context",
+        4,
+        "--horizon",
+        3,
+        "--dest",
+        tmp_path / "e",
+    )
     flags = ["--context", 4, "--horizon", 3, "--n", 1, "--dest", tmp_path / "s"]
     run(sample_video, "--model", trained / "lstm.pt", *flags)
     assert len(list((tmp_path / "s").iterdir())) == 1
 
 
 def test_its_lstm_may_be_trained_jointly_again(trained, tmp_path):
-    run(train_jointly, "--lstm", trained / "lstm.pt", "--save_to", tmp_path / "again", *SMALL, "--num_epochs", 1)
+    run(
+        train_jointly,
+        "--lstm",
+        trained / "lstm.pt",
+        "--save_to",
+        tmp_path / "again",
+        *SMALL,
+        "--num_epochs",
+        1,
+    )
     assert (tmp_path / "again" / "lstm.pt").exists()
 
 
@@ -114,7 +150,9 @@ def test_generated_videos_are_those_of_the_file_in_kind_and_others_in_every_epoc
 
 
 def test_validation_digits_are_not_training_digits(chain):
-    train, valid = (GeneratedVideos(chain / "frames.hdf5", split, 9, seed=0) for split in ("train", "valid"))
+    train, valid = (
+        GeneratedVideos(chain / "frames.hdf5", split, 9, seed=0) for split in ("train", "valid")
+    )
     seen = {digit.tobytes() for digit in train.images}
     assert not any(digit.tobytes() in seen for digit in valid.images)
 

@@ -1,4 +1,6 @@
-"""A run that is killed, or told to stop, at any moment and then resumed is the run that was left alone."""
+"""A run that is killed, or told to stop, at any moment and then resumed is the run that was left
+alone.
+"""
 
 import csv
 import random
@@ -35,15 +37,21 @@ def left_alone(folder, command, code=0, **options):
 
 
 def results(run):
-    """What a run leaves: weights, history without times, the log without times, the bytes of latents."""
+    """What a run leaves: weights, history without times, the log without times, the bytes of
+    latents.
+    """
     timed = "seconds", "waited"
     left = {}
     for name in ("last.pt", "best.pt"):
         content = torch.load(run / name)
         left[name] = {key: value.numpy().tobytes() for key, value in content["model"].items()}
-        left[name]["history"] = [{k: v for k, v in row.items() if k not in timed} for row in content["history"]]
+        left[name]["history"] = [
+            {k: v for k, v in row.items() if k not in timed} for row in content["history"]
+        ]
     with open(run / "log.csv") as file:
-        left["log.csv"] = [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
+        left["log.csv"] = [
+            {k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)
+        ]
     for name in ("latents.hdf5",):
         left[name] = (run / name).read_bytes() if (run / name).exists() else None
     return left
@@ -55,7 +63,9 @@ def test_killed_at_any_moment(stages, tmp_path, stage):
     for name in ("unbroken", "killed"):
         shutil.copytree(stages, tmp_path / name)
     command, folder = STAGES[stage] + TINY, tmp_path / "killed"
-    left_alone(tmp_path, "evaluate --model none", 2)  # has the server of new processes begin, so as not to time that
+    left_alone(
+        tmp_path, "evaluate --model none", 2
+    )  # has the server of new processes begin, so as not to time that
     began = time.monotonic()
     left_alone(tmp_path / "unbroken", command)
     whole, rng = time.monotonic() - began, random.Random(stage)
@@ -83,7 +93,9 @@ def resuming(folder, command):
 
 
 def killed(folder, command, mark):
-    """Begin or resume a run and kill it, after `mark` seconds or at (function, call); False: it ended before."""
+    """Begin or resume a run and kill it, after `mark` seconds or at (function, call); False: it
+    ended before.
+    """
     at_call = isinstance(mark, tuple)
     signal_at = (*mark, signal.SIGKILL) if at_call else None
     process = new_process(folder, resuming(folder, command), signal_at=signal_at)
@@ -98,7 +110,10 @@ def killed(folder, command, mark):
 @pytest.mark.parametrize("stage", ["vcae", "lstm"])
 def test_told_to_stop(stages, tmp_path, stage, number, code):
     """The step is finished and saved, although no checkpoint was due."""
-    command, folder = STAGES[stage] + TINY.replace("--save_every 0", "--save_every 100"), tmp_path / "stopped"
+    command, folder = (
+        STAGES[stage] + TINY.replace("--save_every 0", "--save_every 100"),
+        tmp_path / "stopped",
+    )
     for name in ("unbroken", "stopped"):
         shutil.copytree(stages, tmp_path / name)
     left_alone(tmp_path / "unbroken", command)
@@ -114,13 +129,17 @@ def test_told_to_stop(stages, tmp_path, stage, number, code):
 def test_stopped_while_latents_are_written(stages, tmp_path):
     shutil.copytree(stages, tmp_path / "run")
     command = STAGES["slots"] + TINY
-    left_alone(tmp_path / "run", command, 143, signal_at=("data.hdf5.encode_split", 2, signal.SIGTERM))
+    left_alone(
+        tmp_path / "run", command, 143, signal_at=("data.hdf5.encode_split", 2, signal.SIGTERM)
+    )
     assert "interrupted; continue with --resume, or" in (tmp_path / "run" / "said").read_text()
     assert not list((tmp_path / "run" / "run").glob("latents*"))
 
 
 def test_one_process_a_folder(stages, tmp_path, monkeypatch):
-    """While a run takes its first step, another process resumes it. Killed, a process holds nothing."""
+    """While a run takes its first step, another process resumes it. Killed, a process holds
+    nothing.
+    """
     shutil.copytree(stages, tmp_path / "run")
     command = STAGES["lstm"] + TINY
 
@@ -138,5 +157,7 @@ def test_one_process_a_folder(stages, tmp_path, monkeypatch):
     assert "run is in use by another process" in (tmp_path / "run" / "said").read_text()
     folder = tmp_path / "killed"
     shutil.copytree(stages, folder)
-    left_alone(folder, command, -signal.SIGKILL, signal_at=("training.loop.take_step", 1, signal.SIGKILL))
+    left_alone(
+        folder, command, -signal.SIGKILL, signal_at=("training.loop.take_step", 1, signal.SIGKILL)
+    )
     left_alone(folder, command + " --resume")

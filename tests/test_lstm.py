@@ -24,10 +24,16 @@ def ours(get, kl):
     for i in range(2):
         theirs = f"lstm_{i}."
         named |= {
-            f"layers.{i}.weight_in": torch.cat([get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1).T,
-            f"layers.{i}.weight_hid": torch.cat([get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1).T,
+            f"layers.{i}.weight_in": torch.cat(
+                [get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1
+            ).T,
+            f"layers.{i}.weight_hid": torch.cat(
+                [get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1
+            ).T,
             f"layers.{i}.bias": torch.cat([get(f"{theirs}b_{gate}") for gate in GATES]),
-            f"layers.{i}.peepholes": torch.stack([get(f"{theirs}W_cell_to_{gate}") for gate in PEEPHOLES]),
+            f"layers.{i}.peepholes": torch.stack(
+                [get(f"{theirs}W_cell_to_{gate}") for gate in PEEPHOLES]
+            ),
             f"layers.{i}.cell_init": get(f"{theirs}cell_init")[0],
             f"layers.{i}.hid_init": get(f"{theirs}hid_init")[0],
         }
@@ -57,7 +63,9 @@ class Golden:
             assert_close(scale * self.model.get_parameter(name).grad, expected)
 
     def loss(self):
-        """Our loss of predicting the original's targets, which need not be the inputs one step later."""
+        """Our loss of predicting the original's targets, which need not be the inputs one step
+        later.
+        """
         latents = torch.cat([self.read[:, :1], self.target], 1)
         self.model.run, run = lambda sequence, *rest: run(self.read, *rest), self.model.run
         return self.model(latents)["loss"]
@@ -82,7 +90,9 @@ def test_outputs_states_loss_and_gradients(name):
 def test_dropout_on_each_layers_input(name, monkeypatch):
     golden = Golden(name)
     masks = [golden.tensors[f"train_dropout_mask_{i}"] for i in range(2)]
-    monkeypatch.setattr(noise, "dropout", lambda x, p, training: x / (1 - p) * masks.pop(0) if training else x)
+    monkeypatch.setattr(
+        noise, "dropout", lambda x, p, training: x / (1 - p) * masks.pop(0) if training else x
+    )
     golden.model.train()
     loss = golden.loss()
     loss.backward()
@@ -91,7 +101,9 @@ def test_dropout_on_each_layers_input(name, monkeypatch):
     golden.check_gradients("train_grad", batch)
 
 
-@pytest.mark.parametrize(("clip", "prefix"), [(10.0, "det_grad"), (float("inf"), "noclip_det_grad")])
+@pytest.mark.parametrize(
+    ("clip", "prefix"), [(10.0, "det_grad"), (float("inf"), "noclip_det_grad")]
+)
 def test_gate_gradient_clipping(clip, prefix):
     golden = Golden("z_lstm_clip_active", clip=clip)
     loss = golden.loss() * golden.tensors["loss_multiplier"]
@@ -103,7 +115,10 @@ def test_gate_gradient_clipping(clip, prefix):
 @pytest.mark.parametrize("name", ["z_lstm", "z_vlstm"])
 def test_one_step_from_a_given_state(name):
     golden = Golden(name)
-    state = [(golden.tensors[f"state_in:hid_var_{i}"], golden.tensors[f"state_in:cell_var_{i}"]) for i in range(2)]
+    state = [
+        (golden.tensors[f"state_in:hid_var_{i}"], golden.tensors[f"state_in:cell_var_{i}"])
+        for i in range(2)
+    ]
     prediction, state = golden.model.predict(golden.read[:, 0], [*state, torch.zeros(2, 1, 4)])
     assert_close(prediction[:, None], golden.outputs("step_fixed:"))
     for i, (hidden, cell) in enumerate(state[:-1]):
@@ -122,17 +137,23 @@ def test_free_running_carries_its_state(name):
 
 def test_kl_of_diagonal_gaussians():
     t = load("optim_losses")
-    value = losses.kl_divergence(t["kl_p_mu"], t["kl_p_sigma"].log(), t["kl_q_mu"], t["kl_q_sigma"].log()).sum()
+    value = losses.kl_divergence(
+        t["kl_p_mu"], t["kl_p_sigma"].log(), t["kl_q_mu"], t["kl_q_sigma"].log()
+    ).sum()
     assert_close(value, t["kl_value"])
 
 
 def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels):
-    """Hiddens and the last cell, of the first two steps and the rest as two sequences with the same weights."""
+    """Hiddens and the last cell, of the first two steps and the rest as two sequences with the same
+    weights.
+    """
     saved_steps = []
     weights = SharedWeights.apply(saved_steps, weight_in, weight_hid, bias)
     hiddens = []
     for part in (x[:2], x[2:]):
-        some, cell = PeepholeSequence.apply(part, *weights, peepholes, hidden, cell, clip, kernels, saved_steps)
+        some, cell = PeepholeSequence.apply(
+            part, *weights, peepholes, hidden, cell, clip, kernels, saved_steps
+        )
         hidden = some[-1]
         hiddens.append(some)
     return torch.cat(hiddens), cell
@@ -159,9 +180,13 @@ def test_fused_kernels_compute_the_same(dtype):
         (hiddens.float().square().sum() + cell.square().sum()).backward()
         return [hiddens, cell, *(x.grad for x in inputs)]
 
-    for compiled, eager in zip(results(peephole.fused()), results((peephole.step, peephole.step_back)), strict=True):
+    for compiled, eager in zip(
+        results(peephole.fused()), results((peephole.step, peephole.step_back)), strict=True
+    ):
         # A gradient is a sum of bfloat16 numbers, any of which may be rounded the other way.
-        torch.testing.assert_close(compiled, eager, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=1e-2)
+        torch.testing.assert_close(
+            compiled, eager, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=1e-2
+        )
 
 
 def sequences(model, frames=8, videos=3, seed=0):
@@ -226,12 +251,16 @@ def test_rollout_begins_with_the_first_mean_and_one_step_predictions(model):
 
 def test_free_running_training_does_what_sampling_does(model):
     latents = sequences(model)
-    latents[:, :, 1] = -3  # sure posteriors: no variance has to be negative when differences are integrated
+    latents[
+        :, :, 1
+    ] = -3  # sure posteriors: no variance has to be negative when differences are integrated
     model.free = 4
     means = model.rollout(latents[:, :3], 5)
     truth = latents[:, :, 0]
     error = (means - truth)[:, 1:]
-    if model.diffs:  # the loss is on differences, of the truth in the context and of the prediction after it
+    if (
+        model.diffs
+    ):  # the loss is on differences, of the truth in the context and of the prediction after it
         before = torch.cat([truth[:, :3], means[:, 3:-1]], dim=1)
         error = ((means[:, 1:] - before) - truth.diff(dim=1))[:, 1:]
     expected = error.square().sum(-1).mean()
@@ -239,7 +268,9 @@ def test_free_running_training_does_what_sampling_does(model):
 
 
 def test_differences_are_integrated():
-    """Fault 7 of the original. A network that predicts a constant difference continues a path of constant velocity."""
+    """Fault 7 of the original. A network that predicts a constant difference continues a path of
+    constant velocity.
+    """
     model = LatentLSTM(3, 5, 1, loss="mse", diffs=True).eval()
     velocity = torch.tensor([0.5, -1.0, 0.25])
     torch.nn.init.zeros_(model.project.weight)
@@ -286,7 +317,10 @@ def test_loss_falls_on_what_can_be_learned(model):
         adam.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    assert F.mse_loss(model.rollout(latents[:, :8], 1)[:, 8], latents[:, 8, 0]) < latents[:, 8, 0].var()
+    assert (
+        F.mse_loss(model.rollout(latents[:, :8], 1)[:, 8], latents[:, 8, 0])
+        < latents[:, 8, 0].var()
+    )
 
 
 def mixture_output(means, deviations, weights):
@@ -299,7 +333,9 @@ def test_mixture_density_by_hand():
     output = mixture_output([[0, 1], [2, -1]], [[0.5, 2], [1, 0.1]], [0.3, 0.7])
     z = torch.tensor([0.4, -0.8])
     gaussians = [
-        math.prod(math.exp(-0.5 * ((x - m) / s) ** 2) / (s * math.sqrt(2 * math.pi)) for x, m, s in rows)
+        math.prod(
+            math.exp(-0.5 * ((x - m) / s) ** 2) / (s * math.sqrt(2 * math.pi)) for x, m, s in rows
+        )
         for rows in ([(0.4, 0, 0.5), (-0.8, 1, 2)], [(0.4, 2, 1), (-0.8, -1, 0.1)])
     ]
     expected = math.log(0.3 * gaussians[0] + 0.7 * gaussians[1])
@@ -320,7 +356,9 @@ def test_mixture_density_far_out_is_finite():
 
 def test_samples_of_a_mixture_have_its_moments():
     model = LatentLSTM(2, 4, 1, loss="mdn", mixtures=2)
-    output = mixture_output([[0, 1], [2, -1]], [[0.5, 1], [0.5, 0.1]], [0.25, 0.75]).expand(20000, -1, -1, -1)
+    output = mixture_output([[0, 1], [2, -1]], [[0.5, 1], [0.5, 0.1]], [0.25, 0.75]).expand(
+        20000, -1, -1, -1
+    )
     torch.manual_seed(0)
     samples = model.latent(output, temperature=1.0)
     assert samples.shape == (20000, 1, 1, 2)
@@ -342,14 +380,18 @@ def test_temperature_zero_is_the_likeliest_gaussian_whatever_the_seed():
 
 
 def test_two_ways_to_go_on_want_a_mixture():
-    """A walk of steps +1 or -1, by chance: one Gaussian cannot be likelier than log sigma 1, two can."""
+    """A walk of steps +1 or -1, by chance: one Gaussian cannot be likelier than log sigma 1, two
+    can.
+    """
     loss = {}
     for mixtures in (1, 5):
         torch.manual_seed(0)
         model = LatentLSTM(1, 8, 1, dropout=0, loss="mdn", mixtures=mixtures, residual="first")
         optimizer = torch.optim.Adam(model.parameters(), 2e-2)
         for _ in range(150):
-            walk = (2.0 * torch.randint(2, (32, 10, 1)) - 1 + 0.05 * torch.randn(32, 10, 1)).cumsum(1)
+            walk = (2.0 * torch.randint(2, (32, 10, 1)) - 1 + 0.05 * torch.randn(32, 10, 1)).cumsum(
+                1
+            )
             value = model(torch.stack([walk, walk], 2))["loss"]
             optimizer.zero_grad()
             value.backward()

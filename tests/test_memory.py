@@ -16,8 +16,8 @@ from data import hdf5
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 LIMIT = 100e6
 
-# Both chains, the networks as small as can be. Of ten times the size, the training frames are 130 MB more, or 150, as
-# uint8: a stage that held them would be found out.
+# Both chains, the networks as small as can be. Of ten times the size, the training frames are 130
+# MB more, or 150, as uint8: a stage that held them would be found out.
 DIGITS = [
     "moving_mnist --dest frames.hdf5 --mnist sample --frame_size 32 --num_sz 14 --split 80/5/15 --seqs {}",
     "train_vcae --data_file frames.hdf5 --save_to vcae --arch deep --nfilts 1 --n_hid 2 --z_dim 6",
@@ -36,7 +36,8 @@ FILM = [
     "sample_video --model lstm/best.pt --context 4 --horizon 4 --dest gifs --split train",  # its one shot is the split
     "evaluate --model lstm/best.pt --context 2 --horizon 2 --n 4 --dest evaluation --split train",
 ]
-# What reads a few rows of a dataset however large: 10,000 videos, as moving_mnist.py makes, and ten times as many.
+# What reads a few rows of a dataset however large: 10,000 videos, as moving_mnist.py makes, and ten
+# times as many.
 LARGE = [
     "train_cae --data_file frames.hdf5 --save_to cae --specstr 2-5,p-2,2-3,2-3,4",
     "train_lstm --data_file latents.hdf5 --save_to lstm --lstm_n_hid 4",
@@ -48,14 +49,18 @@ SHORT = " --num_epochs 1 --max_per_epoch 4 --batch_size 16 --device cpu"
 def peak(folder, command):
     """The peak memory in bytes of a stage that runs in `folder`, in a new process.
 
-    What counts is anonymous memory: datasets are read through file maps, whose pages the system takes back when it
-    needs them. It is looked at from outside, every few milliseconds; to fill 100 MB takes a process longer than that.
+    What counts is anonymous memory: datasets are read through file maps, whose pages the system
+    takes back when it needs them. It is looked at from outside, every few milliseconds; to fill 100
+    MB takes a process longer than that.
     """
     process, highest = new_process(folder, command), 0
     while process.is_alive():
         with suppress(FileNotFoundError, ProcessLookupError):  # when it has just ended
             status = Path(f"/proc/{process.pid}/status").read_text()
-            highest = max(highest, sum(1024 * int(kb) for kb in re.findall(r"(?:RssAnon|VmSwap):\s+(\d+)", status)))
+            highest = max(
+                highest,
+                sum(1024 * int(kb) for kb in re.findall(r"(?:RssAnon|VmSwap):\s+(\d+)", status)),
+            )
         time.sleep(0.003)
     assert process.exitcode == 0, command
     return highest
@@ -97,7 +102,13 @@ def test_a_film(tmp_path, stages):
 
 
 def test_large_datasets(tmp_path):
-    about = {"source": "made up", "frame_rate": 10.0, "frame_skip": 1, "physics": "2016", "num_sz": 10}
+    about = {
+        "source": "made up",
+        "frame_rate": 10.0,
+        "frame_skip": 1,
+        "physics": "2016",
+        "num_sz": 10,
+    }
     codec = {"codec": "best.pt", "codec_id": "", "data_file": "frames.hdf5"}
     folders = two(tmp_path)
     for folder, videos in zip(folders, (10_000, 100_000), strict=True):
@@ -109,9 +120,13 @@ def test_large_datasets(tmp_path):
 
 
 def fill(file, videos, **shapes):
-    """Datasets of `videos` videos of 30 frames: holes in the file, which read as zeros and take no room."""
+    """Datasets of `videos` videos of 30 frames: holes in the file, which read as zeros and take no
+    room.
+    """
     for split, share in zip(hdf5.SPLITS, (0.8, 0.1, 0.1), strict=True):
         group, count = file.create_group(split), round(share * videos)
         group["starts"] = 30 * np.arange(count + 1)
         for name, shape in shapes.items():
-            group.create_dataset(name, shape(30 * count), np.uint8 if name == "frames" else np.float32)[0, 0] = 1
+            group.create_dataset(
+                name, shape(30 * count), np.uint8 if name == "frames" else np.float32
+            )[0, 0] = 1

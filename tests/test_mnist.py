@@ -18,7 +18,11 @@ ENERGY = {"train": 87.86, "valid": 87.37, "test": 89.34}
 def test_packaged_digits_are_like_mnist():
     """Every class equally often in every split, none twice, the energy within 2 %, and in no order."""
     digits = mnist.digits_by_split("sample")
-    assert {split: len(images) for split, (images, _) in digits.items()} == {"train": 9000, "valid": 1000, "test": 2000}
+    assert {split: len(images) for split, (images, _) in digits.items()} == {
+        "train": 9000,
+        "valid": 1000,
+        "test": 2000,
+    }
     for split, (images, labels) in digits.items():
         assert np.bincount(labels, minlength=10) == pytest.approx(len(labels) / 10, rel=0.1), split
         energy = np.square(images / 255).sum((1, 2)).mean()
@@ -55,7 +59,8 @@ def test_a_dot_in_the_name(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-1], lambda c: c[:3], lambda c: b"\1" + c[1:], lambda c: b"", lambda c: c * 2]
+    "damage",
+    [lambda c: c[:-1], lambda c: c[:3], lambda c: b"\1" + c[1:], lambda c: b"", lambda c: c * 2],
 )
 def test_damaged_idx_is_refused(tmp_path, damage):
     (tmp_path / "x").write_bytes(damage(idx(np.zeros((2, 3), np.uint8))))
@@ -104,7 +109,9 @@ def mirror(monkeypatch):
             pass
 
     monkeypatch.setattr(
-        mnist, "SHA256", {n[:-3]: hashlib.sha256(gzip.decompress(body)).hexdigest() for n, body in content.items()}
+        mnist,
+        "SHA256",
+        {n[:-3]: hashlib.sha256(gzip.decompress(body)).hexdigest() for n, body in content.items()},
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

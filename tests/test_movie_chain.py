@@ -1,4 +1,6 @@
-"""The movie's stages in order, in-process, on tiny data; what is larger than the codec's square is cropped."""
+"""The movie's stages in order, in-process, on tiny data; what is larger than the codec's square is
+cropped.
+"""
 
 import h5py
 import numpy as np
@@ -26,8 +28,14 @@ def write_movie(path, height=20, width=30, lengths=(20, 14, 25)):
     with hdf5.create(path, "frames", ABOUT) as file:
         for split in hdf5.SPLITS:
             n = sum(lengths)
-            ramp = np.arange(n)[:, None, None, None] * 5 + np.arange(width) * 4 + np.arange(height)[:, None] * 3
-            file[f"{split}/frames"] = ((ramp + rng.integers(0, 256, (1, 3, 1, 1))) % 256).astype(np.uint8)
+            ramp = (
+                np.arange(n)[:, None, None, None] * 5
+                + np.arange(width) * 4
+                + np.arange(height)[:, None] * 3
+            )
+            file[f"{split}/frames"] = ((ramp + rng.integers(0, 256, (1, 3, 1, 1))) % 256).astype(
+                np.uint8
+            )
             file[f"{split}/starts"] = np.cumsum([0, *lengths])
     return path
 
@@ -38,14 +46,42 @@ def movie(tmp_path_factory, request):
     root, arch = tmp_path_factory.mktemp("movie"), ["--arch", request.param, "--nfilts", 3]
     write_movie(root / "movie.hdf5")
     small = ["--num_epochs", 2, "--device", "cpu", "--batch_size", 16]
-    run(train_cae, "--data_file", root / "movie.hdf5", "--save_to", root / "cae", "--specstr", SPEC, *small)
+    run(
+        train_cae,
+        "--data_file",
+        root / "movie.hdf5",
+        "--save_to",
+        root / "cae",
+        "--specstr",
+        SPEC,
+        *small,
+    )
     run(train_deconv, "--cae", root / "cae/best.pt", "--save_to", root / "deconv", *arch, *small)
     parents = ["--cae", root / "cae/best.pt", "--deconv", root / "deconv/best.pt"]
     run(
-        train_vae_on_convs, *parents, "--save_to", root / "vae", "--z_dim", 5, "--n_hid", 9, "--crops", 3, *arch, *small
+        train_vae_on_convs,
+        *parents,
+        "--save_to",
+        root / "vae",
+        "--z_dim",
+        5,
+        "--n_hid",
+        9,
+        "--crops",
+        3,
+        *arch,
+        *small,
     )
     lstm = ["--seq_length", 4, "--lstm_n_hid", 6]
-    run(train_lstm, "--data_file", root / "vae/latents.hdf5", "--save_to", root / "lstm", *lstm, *small)
+    run(
+        train_lstm,
+        "--data_file",
+        root / "vae/latents.hdf5",
+        "--save_to",
+        root / "lstm",
+        *lstm,
+        *small,
+    )
     return root
 
 
@@ -90,7 +126,9 @@ def test_decoding_has_no_dropout(movie):
 
 
 def test_crops_reach_every_offset_alike(tmp_path):
-    """Fault 14 of the original: never the last one. Each frame has an offset of its own, anew in each epoch."""
+    """Fault 14 of the original: never the last one. Each frame has an offset of its own, anew in
+    each epoch.
+    """
     path = write_movie(tmp_path / "m.hdf5", width=23)
     whole, crops = Frames(path, "train"), Frames(path, "train", crop=(20, 20), seed=0)
     counts, before = np.zeros(4, int), None
@@ -109,7 +147,16 @@ def test_crops_reach_every_offset_alike(tmp_path):
 
 
 def test_parents_that_do_not_belong_together_are_refused(movie, tmp_path):
-    data = ["--data_file", movie / "movie.hdf5", "--specstr", SPEC, "--num_epochs", 1, "--device", "cpu"]
+    data = [
+        "--data_file",
+        movie / "movie.hdf5",
+        "--specstr",
+        SPEC,
+        "--num_epochs",
+        1,
+        "--device",
+        "cpu",
+    ]
     run(train_cae, *data, "--save_to", tmp_path / "cae", "--seed", 1)
     with pytest.raises(UserError, match="another CAE"):
         run(
@@ -122,5 +169,13 @@ def test_parents_that_do_not_belong_together_are_refused(movie, tmp_path):
             tmp_path / "v",
         )
     with pytest.raises(UserError, match="there are conv2, conv5, conv7"):
-        run(train_deconv, "--cae", movie / "cae/best.pt", "--split_layer", "pool3", "--save_to", tmp_path / "d")
+        run(
+            train_deconv,
+            "--cae",
+            movie / "cae/best.pt",
+            "--split_layer",
+            "pool3",
+            "--save_to",
+            tmp_path / "d",
+        )
     assert not (tmp_path / "v").exists()

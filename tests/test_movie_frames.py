@@ -1,4 +1,6 @@
-"""Films to frames, on tiny films made here: what is kept, at which rate, in which shots, and what is refused."""
+"""Films to frames, on tiny films made here: what is kept, at which rate, in which shots, and what
+is refused.
+"""
 
 import itertools
 import os
@@ -24,11 +26,15 @@ from runtime.errors import UserError
 
 RATE = 10
 RNG = np.random.default_rng(0)
-SCENES = RNG.integers(40, 256, (12, 6, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)  # 48 x 64 pixels, blocks of colour
+SCENES = (
+    RNG.integers(40, 256, (12, 6, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+)  # 48 x 64 pixels, blocks of colour
 
 
 def film(path, pictures, times=None, codec="ffv1", pixels=None, rate=RATE, aspect=None):
-    """A film of `pictures` (height, width, colours); `times`: each one's milliseconds, if not at a constant rate."""
+    """A film of `pictures` (height, width, colours); `times`: each one's milliseconds, if not at a
+    constant rate.
+    """
     form = {1: "gray", 3: "rgb24", 4: "rgba"}[pictures[0].shape[2]]
     options = (
         {"movflags": "faststart"} if str(path).endswith("mp4") else {}
@@ -44,7 +50,9 @@ def film(path, pictures, times=None, codec="ffv1", pixels=None, rate=RATE, aspec
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture[..., 0] if form == "gray" else picture, format=form)
+            frame = av.VideoFrame.from_ndarray(
+                picture[..., 0] if form == "gray" else picture, format=form
+            )
             frame.pts = i if times is None else times[i]
             frame.time_base = Fraction(1, rate) if times is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))
@@ -63,7 +71,9 @@ def make(tmp_path, *argv):
     assert [path.name for path in dest.parent.iterdir()] == ["movie.hdf5"]
     with h5py.File(dest) as file:
         assert all(file[split]["frames"].chunks is None for split in hdf5.SPLITS)
-        splits = {split: (file[split]["frames"][:], file[split]["starts"][:]) for split in hdf5.SPLITS}
+        splits = {
+            split: (file[split]["frames"][:], file[split]["starts"][:]) for split in hdf5.SPLITS
+        }
         return dict(file.attrs), splits
 
 
@@ -95,7 +105,9 @@ def test_the_file_is_what_the_next_stage_reads(tmp_path, capsys):
     assert sum(len(rows) for rows, _ in splits.values()) == 30
 
 
-@pytest.mark.parametrize(("height", "width", "shape"), [(48, 64, (16, 21)), (64, 48, (21, 16)), (33, 47, (16, 23))])
+@pytest.mark.parametrize(
+    ("height", "width", "shape"), [(48, 64, (16, 21)), (64, 48, (21, 16)), (33, 47, (16, 23))]
+)
 def test_short_edge_aspect_and_odd_sizes(tmp_path, height, width, shape):
     path = film(tmp_path / "a.mkv", [still(200, height, width)] * 3)
     frames = frames_of(tmp_path, path)
@@ -140,8 +152,13 @@ def test_pictures_come_in_natural_order_at_the_rate_given(tmp_path):
 
 
 QUADRANTS = np.zeros((48, 64, 3), np.uint8)
-QUADRANTS[:24, :32], QUADRANTS[:24, 32:], QUADRANTS[24:, :32] = (220, 40, 40), (40, 220, 40), (40, 40, 220)
-# EXIF's eight orientations: how Pillow sets each upright, and the matrix of a film that asks for the same.
+QUADRANTS[:24, :32], QUADRANTS[:24, 32:], QUADRANTS[24:, :32] = (
+    (220, 40, 40),
+    (40, 220, 40),
+    (40, 40, 220),
+)
+# EXIF's eight orientations: how Pillow sets each upright, and the matrix of a film that asks for
+# the same.
 ORIENTATIONS = {
     1: (None, (1, 0, 0, 1)),
     2: (Image.Transpose.FLIP_LEFT_RIGHT, (-1, 0, 0, 1)),
@@ -152,7 +169,10 @@ ORIENTATIONS = {
     7: (Image.Transpose.TRANSVERSE, (0, -1, -1, 0)),
     8: (Image.Transpose.ROTATE_90, (0, -1, 1, 0)),
 }
-UNDONE = {Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90}
+UNDONE = {
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+}
 
 
 def stored(orientation):
@@ -174,7 +194,9 @@ def test_pictures_are_set_upright(tmp_path, suffix):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for orientation in ORIENTATIONS:
-        stored(orientation).save(folder / f"{orientation}.{suffix}", exif=exif(orientation), quality=95)
+        stored(orientation).save(
+            folder / f"{orientation}.{suffix}", exif=exif(orientation), quality=95
+        )
     frames = frames_of(tmp_path, folder)
     assert len(frames) == 8
     for i in range(8):
@@ -184,7 +206,9 @@ def test_pictures_are_set_upright(tmp_path, suffix):
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_films_are_set_upright(tmp_path, orientation):
     """A phone stores frames as its sensor lies, and a matrix beside them."""
-    path = film(tmp_path / "a.mp4", [np.array(stored(orientation))] * 2, codec="libx264", pixels="yuv444p")
+    path = film(
+        tmp_path / "a.mp4", [np.array(stored(orientation))] * 2, codec="libx264", pixels="yuv444p"
+    )
     a, b, c, d = (number << 16 for number in ORIENTATIONS[orientation][1])
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 44
@@ -201,27 +225,45 @@ def exif(orientation):
 
 def test_wide_pixels_are_made_square(tmp_path):
     """DVDs store 4:3 and 16:9 in the same pixels."""
-    path = film(tmp_path / "a.mp4", [still(9, 64, 64)] * 3, codec="libx264", pixels="yuv420p", aspect=Fraction(2, 1))
+    path = film(
+        tmp_path / "a.mp4",
+        [still(9, 64, 64)] * 3,
+        codec="libx264",
+        pixels="yuv420p",
+        aspect=Fraction(2, 1),
+    )
     assert frames_of(tmp_path, path).shape == (3, 3, 16, 32)
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("ffv1", "mkv"), ("libx264", "mp4"), ("libx264", "ts")])
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("ffv1", "mkv"), ("libx264", "mp4"), ("libx264", "ts")]
+)
 def test_every_frame_once_at_the_films_own_rate(tmp_path, codec, suffix):
     pixels = None if codec == "ffv1" else "yuv444p"
-    path = film(tmp_path / f"a.{suffix}", [still(8 * i) for i in range(30)], codec=codec, pixels=pixels, rate=24)
+    path = film(
+        tmp_path / f"a.{suffix}",
+        [still(8 * i) for i in range(30)],
+        codec=codec,
+        pixels=pixels,
+        rate=24,
+    )
     about, splits = make(tmp_path, path, *ALL)
     assert about["frame_rate"] == 24
     assert abs(levels(splits["train"][0]) - 8 * np.arange(30)).max() <= 3
 
 
 def test_raw_streams_without_times(tmp_path):
-    path = film(tmp_path / "a.h264", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    path = film(
+        tmp_path / "a.h264", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p"
+    )
     assert abs(levels(frames_of(tmp_path, path)) - 8 * np.arange(30)).max() <= 3
 
 
 def test_times_out_of_order(tmp_path):
     """AVI has no room for the times of frames stored out of order."""
-    path = film(tmp_path / "a.avi", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    path = film(
+        tmp_path / "a.avi", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p"
+    )
     got = levels(frames_of(tmp_path, path))
     assert len(got) == 30
     assert (np.diff(got[3:-3]) > 0).all()
@@ -230,7 +272,12 @@ def test_times_out_of_order(tmp_path):
 def test_times_that_start_over(tmp_path):
     """A DVD's files, put end to end."""
     parts = [
-        film(tmp_path / f"{i}.ts", [still(120 * i + 4 * j) for j in range(30)], codec="libx264", pixels="yuv444p")
+        film(
+            tmp_path / f"{i}.ts",
+            [still(120 * i + 4 * j) for j in range(30)],
+            codec="libx264",
+            pixels="yuv444p",
+        )
         for i in range(2)
     ]
     path = tmp_path / "both.ts"
@@ -261,14 +308,20 @@ def test_variable_rate_is_taken_at_a_constant_one(tmp_path):
 
 
 def test_start_and_end_select_seconds(tmp_path):
-    path = film(tmp_path / "a.mp4", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    path = film(
+        tmp_path / "a.mp4", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p"
+    )
     got = levels(frames_of(tmp_path, path, "--start", 1.2, "--end", 2))
     assert abs(got - 8 * np.arange(12, 20)).max() <= 3
 
 
-@pytest.mark.parametrize("flags", ["--start 2.97", "--start 2.9999", "--start 1 --end 1.001", "--fps 0.001"])
+@pytest.mark.parametrize(
+    "flags", ["--start 2.97", "--start 2.9999", "--start 1 --end 1.001", "--fps 0.001"]
+)
 def test_however_short_the_selection_it_has_a_frame(tmp_path, flags):
-    path = film(tmp_path / "a.mp4", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p")
+    path = film(
+        tmp_path / "a.mp4", [still(8 * i) for i in range(30)], codec="libx264", pixels="yuv444p"
+    )
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i in range(30):
@@ -284,14 +337,18 @@ def test_however_short_the_selection_it_has_a_frame(tmp_path, flags):
 def test_a_whole_file_that_begins_late_is_not_called_damaged(tmp_path, capsys, suffix):
     codec, pixels = ("libvpx", "yuv420p") if suffix == "webm" else ("libx264", "yuv444p")
     times = [5000 + 100 * i for i in range(40)]
-    path = film(tmp_path / f"late.{suffix}", [still(6 * i) for i in range(40)], times, codec, pixels)
+    path = film(
+        tmp_path / f"late.{suffix}", [still(6 * i) for i in range(40)], times, codec, pixels
+    )
     assert len(frames_of(tmp_path, path)) == 40
     assert "damaged" not in capsys.readouterr().out
 
 
 def test_packets_know_the_rate_better_than_the_header(tmp_path):
     times = [33 * i for i in range(60)]
-    path = film(tmp_path / "a.mkv", [still(4 * i) for i in range(60)], times, "libx264", "yuv444p", rate=15)
+    path = film(
+        tmp_path / "a.mkv", [still(4 * i) for i in range(60)], times, "libx264", "yuv444p", rate=15
+    )
     with av.open(str(path)) as container:
         assert container.streams.video[0].average_rate == 15
     about, splits = make(tmp_path, path, *ALL)
@@ -313,16 +370,25 @@ def test_crop_bars(tmp_path, rows):
 def test_bright_lines_far_apart_are_not_cropped(tmp_path):
     picture = still(0, 480, 64)
     picture[[0, -1]] = 255
-    assert frames_of(tmp_path, film(tmp_path / "a.mkv", [picture] * 3), "--crop_bars").shape[2:] == (120, 16)
+    assert frames_of(tmp_path, film(tmp_path / "a.mkv", [picture] * 3), "--crop_bars").shape[
+        2:
+    ] == (120, 16)
 
 
 def test_a_black_film_is_not_cropped(tmp_path):
-    assert frames_of(tmp_path, film(tmp_path / "a.mkv", [still(0)] * 3), "--crop_bars").shape == (3, 3, 16, 21)
+    assert frames_of(tmp_path, film(tmp_path / "a.mkv", [still(0)] * 3), "--crop_bars").shape == (
+        3,
+        3,
+        16,
+        21,
+    )
 
 
 def cuts_in(pictures):
     frames = np.stack(pictures).transpose(0, 3, 1, 2)
-    differences = np.array([0, *(shots.difference(a, b) for a, b in zip(frames[1:], frames, strict=False))])
+    differences = np.array(
+        [0, *(shots.difference(a, b) for a, b in zip(frames[1:], frames, strict=False))]
+    )
     return shots.find_cuts(frames, differences, frames.mean((1, 2, 3)))
 
 
@@ -351,12 +417,19 @@ def test_a_fade_through_black_is_a_cut_and_fades_at_the_ends_are_not():
         return [np.uint8(scene * level) for level in levels]
 
     down, up = np.linspace(1, 0, 20), np.linspace(0, 1, 20)
-    pictures = [*fade(SCENES[0], up), *fade(SCENES[0], down), *fade(SCENES[1], up), *fade(SCENES[1], down)]
+    pictures = [
+        *fade(SCENES[0], up),
+        *fade(SCENES[0], down),
+        *fade(SCENES[1], up),
+        *fade(SCENES[1], down),
+    ]
     assert cuts_in(pictures) == [40]
 
 
 def test_a_film_gives_a_video_for_each_shot(tmp_path):
-    path = film(tmp_path / "a.mkv", [SCENES[i] for i, n in enumerate([8, 7, 12, 9]) for _ in range(n)])
+    path = film(
+        tmp_path / "a.mkv", [SCENES[i] for i, n in enumerate([8, 7, 12, 9]) for _ in range(n)]
+    )
     _, splits = make(tmp_path, path, "--split", "1/1/1")
     assert [starts.tolist() for _, starts in splits.values()] == [[0, 8, 15], [0, 12], [0, 9]]
     for rows, starts in splits.values():
@@ -364,7 +437,9 @@ def test_a_film_gives_a_video_for_each_shot(tmp_path):
             assert (rows[a:b] == rows[a]).all()
 
 
-@pytest.mark.parametrize("shares", [(80, 10, 10), (1, 1, 1), (0, 1, 1), (5, 0, 5), (1, 1, 0), (0, 0, 1)])
+@pytest.mark.parametrize(
+    "shares", [(80, 10, 10), (1, 1, 1), (0, 1, 1), (5, 0, 5), (1, 1, 0), (0, 0, 1)]
+)
 def test_no_shot_is_in_two_splits(shares):
     for seed in range(30):
         rng = np.random.default_rng(seed)
@@ -372,13 +447,21 @@ def test_no_shot_is_in_two_splits(shares):
         whole = [(a, b) for a, b in zip([0, *cuts], [*cuts, 400], strict=True) if b - a >= 5]
         spans = shots.divide(400, cuts, shares, 10, 5)
         if len(whole) >= 3:
-            assert [span for split in hdf5.SPLITS for span in spans[split]] == whole  # whole, once, in time order
-            assert [len(spans[split]) > 0 for split in hdf5.SPLITS] == [share > 0 for share in shares]
+            assert [
+                span for split in hdf5.SPLITS for span in spans[split]
+            ] == whole  # whole, once, in time order
+            assert [len(spans[split]) > 0 for split in hdf5.SPLITS] == [
+                share > 0 for share in shares
+            ]
 
 
 def test_bounds_are_the_nearest_cuts():
     spans = shots.divide(100, [10, 50, 78, 84, 91], (80, 10, 10), 10, 2)
-    assert spans == {"train": [(0, 10), (10, 50), (50, 78)], "valid": [(78, 84), (84, 91)], "test": [(91, 100)]}
+    assert spans == {
+        "train": [(0, 10), (10, 50), (50, 78)],
+        "valid": [(78, 84), (84, 91)],
+        "test": [(91, 100)],
+    }
 
 
 @pytest.mark.parametrize("flag", ["--detect_cuts", "--no-detect_cuts"])
@@ -432,7 +515,12 @@ def test_a_stand_in_and_a_thumbnail_are_no_frames(tmp_path):
     pages = [Image.fromarray(still(level)) for level in (60, 250, 80)]
     pages[1].encoderinfo = {"tiffinfo": {254: 1}}
     pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
-    assert levels(frames_of(tmp_path, tmp_path / "a.png", tmp_path / "b.tif")).tolist() == [20, 40, 60, 80]
+    assert levels(frames_of(tmp_path, tmp_path / "a.png", tmp_path / "b.tif")).tolist() == [
+        20,
+        40,
+        60,
+        80,
+    ]
 
 
 def test_what_decodes_of_a_truncated_animation_is_kept(tmp_path, capsys):
@@ -460,7 +548,9 @@ def where(splits):
 
 
 def clips(folder, count, length=3):
-    """Films in two folders of classes, of pictures in a third and an animation; each has a grey level of its own."""
+    """Films in two folders of classes, of pictures in a third and an animation; each has a grey
+    level of its own.
+    """
     paths = []
     for i in range(count):
         kind = ("a films", "b pictures", "c animations")[3 * i // count]
@@ -491,7 +581,11 @@ def test_a_folder_of_class_folders_is_dealt_by_film(tmp_path, capsys):
     assert about["split_by"] == b"film"
     videos = where(splits)
     assert sorted(itertools.chain(*videos.values())) == list(range(100, 130))  # each film once
-    assert {split: len(found) for split, found in videos.items()} == {"train": 24, "valid": 3, "test": 3}
+    assert {split: len(found) for split, found in videos.items()} == {
+        "train": 24,
+        "valid": 3,
+        "test": 3,
+    }
     for found in videos.values():
         assert {(level - 100) // 10 for level in found} == {0, 1, 2}  # each class in each split
     out = capsys.readouterr().out
@@ -521,7 +615,9 @@ def test_dealing_gives_each_split_its_share_evenly(shares, count):
 
 
 def test_shots_of_a_film_go_where_the_film_goes(tmp_path):
-    paths = [film(tmp_path / f"{k}.mkv", [SCENES[2 * k + i // 8] for i in range(16)]) for k in range(3)]
+    paths = [
+        film(tmp_path / f"{k}.mkv", [SCENES[2 * k + i // 8] for i in range(16)]) for k in range(3)
+    ]
     _, splits = make(tmp_path, *paths, "--split_by", "film", "--split", "1/1/1")
     assert [starts.tolist() for _, starts in splits.values()] == [[0, 8, 16]] * 3
 
@@ -530,9 +626,16 @@ def test_a_list_says_where_films_go(tmp_path, capsys):
     folder = tmp_path / "my data"
     paths = clips(folder, 9)
     lines = ["# a comment", ""]
-    lines += [f"{('train', 'valid', 'test')[i % 3]} {path.relative_to(folder)}" for i, path in enumerate(paths[:8])]
+    lines += [
+        f"{('train', 'valid', 'test')[i % 3]} {path.relative_to(folder)}"
+        for i, path in enumerate(paths[:8])
+    ]
     lists = tmp_path / "lists.txt"
-    lists.write_text("\n".join([*lines, "train   " + str(paths[0]), "test\t" + str(paths[2].relative_to(tmp_path))]))
+    lists.write_text(
+        "\n".join(
+            [*lines, "train   " + str(paths[0]), "test\t" + str(paths[2].relative_to(tmp_path))]
+        )
+    )
     _, splits = make(tmp_path, folder, "--split_file", lists)
     assert where(splits) == {"train": [100, 103, 106], "valid": [101, 104, 107], "test": [102, 105]}
     assert "not in the list, and left out: 1" in capsys.readouterr().out
@@ -555,11 +658,33 @@ def test_a_list_that_is_wrong(tmp_path, line, says):
 
 
 def test_our_own_pictures_are_read_back_into_their_splits(tmp_path):
-    flags = ["--mnist", "sample", "--seqs", 6, "--seq_len", 3, "--split", "1/1/1", "--frame_size", 32, "--num_sz", 14]
+    flags = [
+        "--mnist",
+        "sample",
+        "--seqs",
+        6,
+        "--seq_len",
+        3,
+        "--split",
+        "1/1/1",
+        "--frame_size",
+        32,
+        "--num_sz",
+        14,
+    ]
     run(moving_mnist, *flags, "--dest", tmp_path / "truth.hdf5")
     run(moving_mnist, *flags, "--dest", tmp_path / "pngs", "--filetype", "png")
     back = tmp_path / "back.hdf5"
-    run(movie_frames, tmp_path / "pngs", "--dest", back, "--frame_size", 32, "--grey", "--no-detect_cuts")
+    run(
+        movie_frames,
+        tmp_path / "pngs",
+        "--dest",
+        back,
+        "--frame_size",
+        32,
+        "--grey",
+        "--no-detect_cuts",
+    )
     for split in hdf5.SPLITS:
         with h5py.File(tmp_path / "truth.hdf5") as truth, h5py.File(back) as file:
             assert np.array_equal(file[split]["frames"], truth[split]["frames"])
@@ -616,7 +741,9 @@ def test_pictures_of_several_shapes_among_films_are_dropped(tmp_path, capsys):
     clips(tmp_path / "data", 6)
     (tmp_path / "data" / "z").mkdir()
     for i in range(20):
-        Image.new("RGB", (60, 40) if i < 10 else (40, 60)).save(tmp_path / "data" / "z" / f"{i}.png")
+        Image.new("RGB", (60, 40) if i < 10 else (40, 60)).save(
+            tmp_path / "data" / "z" / f"{i}.png"
+        )
     _, splits = make(tmp_path, tmp_path / "data")
     assert sum(len(starts) - 1 for _, starts in splits.values()) == 6
     assert "dropped: 1; the first:" in (said := capsys.readouterr().out)
@@ -660,7 +787,9 @@ def test_films_of_several_shapes_are_cropped_around_the_centre(tmp_path, capsys)
     (tmp_path / "out" / "movie.hdf5").unlink()
     assert frames_of(tmp_path, *paths, tmp_path / "high.mkv").shape == (6, 3, 16, 16)
     (tmp_path / "out" / "movie.hdf5").unlink()
-    about, splits = make(tmp_path, *paths, tmp_path / "high.mkv", "--shape", "20x12", "--grey", *ALL)
+    about, splits = make(
+        tmp_path, *paths, tmp_path / "high.mkv", "--shape", "20x12", "--grey", *ALL
+    )
     assert about["shape"] == b"20x12"
     frames = splits["train"][0]
     assert frames.shape == (6, 1, 12, 20)
@@ -668,7 +797,10 @@ def test_films_of_several_shapes_are_cropped_around_the_centre(tmp_path, capsys)
 
 
 def test_grey_is_the_brightness(tmp_path):
-    path = film(tmp_path / "a.mkv", [still(colour) for colour in [(255, 0, 0), (0, 255, 0), (0, 0, 255), 255]])
+    path = film(
+        tmp_path / "a.mkv",
+        [still(colour) for colour in [(255, 0, 0), (0, 255, 0), (0, 0, 255), 255]],
+    )
     assert levels(frames_of(tmp_path, path, "--grey")).tolist() == [76, 150, 29, 255]
 
 
@@ -677,7 +809,9 @@ def test_pictures_that_change_their_shape(tmp_path):
     folder.mkdir()
     for i, size in enumerate([(40, 60), (40, 40)]):
         Image.fromarray(marked(*size)).save(folder / f"{i}.png")
-    with pytest.raises(UserError, match="pictures: the pictures change their shape, from 24x16 to 16x16"):
+    with pytest.raises(
+        UserError, match="pictures: the pictures change their shape, from 24x16 to 16x16"
+    ):
         frames_of(tmp_path, folder)
     assert frames_of(tmp_path, folder, "--shape", "16x16").shape == (2, 3, 16, 16)
 
@@ -693,7 +827,9 @@ def test_the_names_of_many_films_do_not_fill_the_attributes(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_what_decodes_of_a_truncated_film_is_kept(tmp_path, capsys, suffix):
     noise = [RNG.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(60)]
-    whole = film(tmp_path / f"whole.{suffix}", noise, codec="libx264", pixels="yuv420p").read_bytes()
+    whole = film(
+        tmp_path / f"whole.{suffix}", noise, codec="libx264", pixels="yuv420p"
+    ).read_bytes()
     path = tmp_path / f"cut.{suffix}"
     path.write_bytes(whole[: len(whole) // 2])
     frames = frames_of(tmp_path, path)
@@ -708,7 +844,10 @@ def test_what_decodes_of_a_truncated_film_is_kept(tmp_path, capsys, suffix):
 def test_memory_does_not_grow_with_the_film(tmp_path):
     def peak(count):
         path = film(
-            tmp_path / f"{count}.mkv", [still(i % 200) for i in range(count)], codec="libx264", pixels="yuv420p"
+            tmp_path / f"{count}.mkv",
+            [still(i % 200) for i in range(count)],
+            codec="libx264",
+            pixels="yuv420p",
         )
         tracemalloc.start()
         run(movie_frames, path, "--dest", tmp_path / f"{count}.hdf5", "--frame_size", 48)
@@ -729,7 +868,16 @@ def test_memory_does_not_grow_with_the_number_of_films(tmp_path):
         for i in range(count):
             (folder / f"{i}.mkv").hardlink_to(original)
         tracemalloc.start()
-        run(movie_frames, folder, "--dest", tmp_path / f"{count}.hdf5", "--frame_size", 48, "--split_by", "film")
+        run(
+            movie_frames,
+            folder,
+            "--dest",
+            tmp_path / f"{count}.hdf5",
+            "--frame_size",
+            48,
+            "--split_by",
+            "film",
+        )
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size

@@ -35,5 +35,8 @@ def test_memory_is_flat_in_the_number_of_videos(tmp_path):
         subprocess.run([*command, "--dest", tmp_path / "videos.hdf5"], cwd=ROOT, check=True)
         (tmp_path / "videos.hdf5").unlink()
         # the largest child so far: the second is counted only if it grew
-        peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        peaks.append(
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024)
+        )
     assert peaks[1] - peaks[0] < 50e6

@@ -1,4 +1,6 @@
-"""The first page: its examples run, its links lead somewhere, its file tree is the repository's, and it is short."""
+"""The first page: its examples run, its links lead somewhere, its file tree is the repository's,
+and it is short.
+"""
 
 import re
 from pathlib import Path
@@ -23,7 +25,9 @@ SMALL = ("--num_epochs", 1, "--max_per_epoch", 2, "--batch_size", 5, "--device",
 
 def example(word):
     """Run the README's block of Python that contains a word. Returns the names that it defines."""
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in block]
+    (block,) = [
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in block
+    ]
     names = {"__name__": "example"}
     exec(block, names)
     return names
@@ -88,13 +92,17 @@ def test_file_tree_is_the_repository():
             if name.endswith("/"):
                 folder = path
     packages = ("models", "training", "evaluation", "data", "runtime")
-    modules = {path for package in packages for path in (ROOT / package).glob("*.py")} | set(ROOT.glob("*.py"))
+    modules = {path for package in packages for path in (ROOT / package).glob("*.py")} | set(
+        ROOT.glob("*.py")
+    )
     assert {path for path in modules if path.name != "__init__.py"} <= named
 
 
 def test_commands_and_recipes_exist():
     for page in PAGES:
-        for script in re.findall(r"recipes/\w+\.sh|tests/\w+\.py|benchmarks/\w+\.py", page.read_text()):
+        for script in re.findall(
+            r"recipes/\w+\.sh|tests/\w+\.py|benchmarks/\w+\.py", page.read_text()
+        ):
             assert (ROOT / script).exists() or script == "recipes/NAME.sh", (page.name, script)
 
 

@@ -1,4 +1,6 @@
-"""Recipes and demo: the commands that they run have flags that their stages take, in an order that can work."""
+"""Recipes and demo: the commands that they run have flags that their stages take, in an order that
+can work.
+"""
 
 import importlib
 import shutil
@@ -7,7 +9,9 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-RECIPES = [f"recipes/{path.name}" for path in sorted(ROOT.glob("recipes/*.sh")) if path.name != "stage.sh"]
+RECIPES = [
+    f"recipes/{path.name}" for path in sorted(ROOT.glob("recipes/*.sh")) if path.name != "stage.sh"
+]
 
 # In place of Python: it notes the command, and prints a table as evaluate.py does.
 PYTHON = """#!/usr/bin/env bash
@@ -33,13 +37,17 @@ def test_commands(script, quick, tmp_path):
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "QUICK": quick}
     command = ["bash", *script.split()]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert "| runs/x/best.pt | 1 |" in done.stdout
 
     left = set()
     for line in (tmp_path / "commands").read_text().splitlines():
         stage, *flags = line.split()
-        flags = [str(ROOT / flag) if flag.startswith("data/big_buck_bunny/") else flag for flag in flags]
+        flags = [
+            str(ROOT / flag) if flag.startswith("data/big_buck_bunny/") else flag for flag in flags
+        ]
         args = vars(importlib.import_module(stage.removesuffix(".py")).flags().parse_args(flags))
         run = args.get("save_to")
         read = [args.get(name) for name in ("data_file", "cae", "deconv", "lstm", "init_from")]

@@ -25,7 +25,9 @@ from training.trained import load_codec
 
 def tiny(frame_shape=(1, 32, 32), slots=2, combine="max", seed=0):
     torch.manual_seed(seed)
-    return SlotVAE(frame_shape, z_dim=6 * slots, slots=slots, size=10, combine=combine, n_hid=16).eval()
+    return SlotVAE(
+        frame_shape, z_dim=6 * slots, slots=slots, size=10, combine=combine, n_hid=16
+    ).eval()
 
 
 def at(model, row, column):
@@ -89,7 +91,9 @@ def test_slots_are_put_in_the_order_expected(slots, told_by):
     else:
         z_where[:] = z_where[:, :1]
     means = torch.cat([z_what, z_where], -1)
-    latents = torch.stack([means, -torch.rand_like(means)], 1)  # every slot has deviations of its own
+    latents = torch.stack(
+        [means, -torch.rand_like(means)], 1
+    )  # every slot has deviations of its own
     mixed = latents[:, :, torch.arange(slots).roll(1)]
     ordered = match_slots(mixed.flatten(2), z_what + 0.1 * torch.randn_like(z_what), z_where + 0.01)
     torch.testing.assert_close(ordered, latents.flatten(2))
@@ -104,14 +108,20 @@ class Sloppy(SlotVAE):
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
 def test_objects_are_followed_through_each_other(slots):
-    """They all meet in the middle, at constant velocity; each frame's slots come in an order of their own."""
+    """They all meet in the middle, at constant velocity; each frame's slots come in an order of
+    their own.
+    """
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=6 * slots, slots=slots, size=10, n_hid=16).eval()
     angle = torch.arange(slots) * 6.28 / slots
-    z_where = torch.stack([angle.cos(), angle.sin()], -1) * torch.linspace(-0.7, 0.65, 10)[:, None, None]
+    z_where = (
+        torch.stack([angle.cos(), angle.sin()], -1) * torch.linspace(-0.7, 0.65, 10)[:, None, None]
+    )
     z_what = torch.randn(slots, 4).expand(10, -1, -1)
     true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
-    mixed = torch.stack([in_another_order(frame, slots) if t else frame for t, frame in enumerate(true)])
+    mixed = torch.stack(
+        [in_another_order(frame, slots) if t else frame for t, frame in enumerate(true)]
+    )
     frames = model.decode(true[:, 0])
     torch.testing.assert_close(model.follow(mixed[None], frames[None])[0], true)
 
@@ -121,7 +131,9 @@ def in_another_order(latent, slots):
 
 
 def test_what_was_found_is_kept_where_it_explains_the_frame_better():
-    """An object that turns: the place to which it seemed to go is wrong, and with it the frame drawn from there."""
+    """An object that turns: the place to which it seemed to go is wrong, and with it the frame
+    drawn from there.
+    """
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=6, slots=1, size=10, n_hid=16).eval()
     z_where = torch.tensor([0.0, 0.2, 0.4, 0.2, 0.0])[:, None, None].expand(-1, 1, 2)
@@ -144,10 +156,14 @@ def test_a_place_that_was_missed_is_led_back_to():
 
 
 def test_one_slot_is_led_while_the_other_is_found():
-    """In the third frame one object turns, so that only what was found is right, and the other was found elsewhere."""
+    """In the third frame one object turns, so that only what was found is right, and the other was
+    found elsewhere.
+    """
     torch.manual_seed(0)
     model = Sloppy((1, 48, 48), z_dim=12, slots=2, size=10, n_hid=16).eval()
-    z_where = torch.tensor([[[0.2, -0.5], [-0.6, 0.5]], [[0.4, -0.5], [-0.4, 0.5]], [[0.0, -0.5], [-0.2, 0.5]]])
+    z_where = torch.tensor(
+        [[[0.2, -0.5], [-0.6, 0.5]], [[0.4, -0.5], [-0.4, 0.5]], [[0.0, -0.5], [-0.2, 0.5]]]
+    )
     z_what = torch.randn(2, 4).expand(3, -1, -1)
     true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
     found = z_where.clone()
@@ -159,11 +175,17 @@ def test_one_slot_is_led_while_the_other_is_found():
 @pytest.mark.parametrize("slots", [1, 2, 4])
 @pytest.mark.parametrize("combine", ["sum", "max"])
 def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
-    """Of two videos at once, whose objects turn at each frame, so that they are not where they seemed to go, either."""
+    """Of two videos at once, whose objects turn at each frame, so that they are not where they
+    seemed to go, either.
+    """
     torch.manual_seed(0)
-    model = Sloppy((1, 40, 56), z_dim=6 * slots, slots=slots, size=10, combine=combine, n_hid=16).eval()
+    model = Sloppy(
+        (1, 40, 56), z_dim=6 * slots, slots=slots, size=10, combine=combine, n_hid=16
+    ).eval()
     there = torch.tensor([[-0.6, -0.6], [0.5, 0.6], [-0.5, 0.5], [0.6, -0.5]])[:slots]
-    z_where = there + 2 / 20 * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None] * torch.ones(2, 4, slots, 2)
+    z_where = there + 2 / 20 * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None] * torch.ones(
+        2, 4, slots, 2
+    )
     z_what = 2 * torch.randn(2, 1, slots, 4).expand(-1, 4, -1, -1)
     videos = zip(z_what, z_where, strict=True)
     true = torch.stack([model.to_latents(*video, torch.zeros(4, slots, 4)) for video in videos])
@@ -176,11 +198,15 @@ def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
 
 @pytest.mark.parametrize("combine", ["sum", "max"])
 def test_known_objects_are_found_again(combine):
-    """Where two overlap, both are found again from a pixel away; one that overhangs the frame's edge is, too."""
+    """Where two overlap, both are found again from a pixel away; one that overhangs the frame's
+    edge is, too.
+    """
     torch.manual_seed(0)
     model = tiny((1, 32, 48), slots=3, combine=combine)
     z_what = 3 * torch.randn(1, 3, 4)
-    z_where = torch.stack([at(model, *corner) for corner in ((12.5, 15.5), (15.0, 18.5), (1.0, 40.0))])[None]
+    z_where = torch.stack(
+        [at(model, *corner) for corner in ((12.5, 15.5), (15.0, 18.5), (1.0, 40.0))]
+    )[None]
     with torch.no_grad():
         frame = model.overlay(model.draw(z_what, z_where))
         away = z_where + torch.tensor([[1.0, -0.5], [-0.5, 1.0], [0.5, 0.5]]) / model.half_frame
@@ -214,7 +240,9 @@ def test_the_lstm_treats_slots_alike():
 
 
 def test_the_place_goes_on_and_the_look_stays():
-    """An LSTM that puts out nothing: places at their last speed. Any other: the looks that were read last."""
+    """An LSTM that puts out nothing: places at their last speed. Any other: the looks that were
+    read last.
+    """
     lstm = LatentLSTM(12, 8, 1, loss="distance", residual="second", slots=2).eval()
     latents = torch.randn(3, 5, 2, 12)
     read = latents[:, :, 0].unflatten(-1, (2, 6))
@@ -223,7 +251,9 @@ def test_the_place_goes_on_and_the_look_stays():
         torch.testing.assert_close(last[..., :4], read[:, -1, :, :4])
         lstm.project.weight.zero_()
         last = lstm.rollout(latents, 4)[:, -1].unflatten(-1, (2, 6))
-    torch.testing.assert_close(last[..., 4:], read[:, -1, :, 4:] + 4 * (read[:, -1] - read[:, -2])[..., 4:])
+    torch.testing.assert_close(
+        last[..., 4:], read[:, -1, :, 4:] + 4 * (read[:, -1] - read[:, -2])[..., 4:]
+    )
 
 
 def test_how_sure_a_look_will_be_is_predicted():
@@ -276,9 +306,25 @@ def slotted(chain, tmp_path_factory):
     root = tmp_path_factory.mktemp("slots")
     shutil.copy(chain / "frames.hdf5", root)
     small = ["--num_epochs", 1, "--batch_size", 5, "--device", "cpu"]
-    flags = ["--data_file", root / "frames.hdf5", "--save_to", root / "vcae", "--arch", "slots", "--n_hid", 16]
+    flags = [
+        "--data_file",
+        root / "frames.hdf5",
+        "--save_to",
+        root / "vcae",
+        "--arch",
+        "slots",
+        "--n_hid",
+        16,
+    ]
     run(train_vcae, *flags, "--z_dim", 12, *small)
-    flags = ["--data_file", root / "vcae" / "latents.hdf5", "--save_to", root / "lstm", "--lstm_n_hid", 8]
+    flags = [
+        "--data_file",
+        root / "vcae" / "latents.hdf5",
+        "--save_to",
+        root / "lstm",
+        "--lstm_n_hid",
+        8,
+    ]
     run(train_lstm, *flags, "--seq_length", 6, "--loss", "distance", "--residual", "second", *small)
     return root
 
@@ -287,53 +333,119 @@ def test_later_stages_take_it_like_any_other(slotted, tmp_path):
     model = slotted / "lstm" / "best.pt"
     assert checkpoint.load(model, LatentLSTM)["config"]["slots"] == 2
     run(evaluate, "--model", model, "--context", 4, "--horizon", 3, "--dest", tmp_path / "e")
-    run(sample_video, "--model", model, "--context", 4, "--horizon", 3, "--n", 1, "--dest", tmp_path / "s")
+    run(
+        sample_video,
+        "--model",
+        model,
+        "--context",
+        4,
+        "--horizon",
+        3,
+        "--n",
+        1,
+        "--dest",
+        tmp_path / "s",
+    )
     assert (tmp_path / "e" / "slots.png").stat().st_size > 10_000
 
 
 def test_resumed_equals_unbroken(slotted, tmp_path):
-    flags = ["--data_file", slotted / "frames.hdf5", "--arch", "slots", "--n_hid", 16, "--z_dim", 12, "--batch_size", 5]
+    flags = [
+        "--data_file",
+        slotted / "frames.hdf5",
+        "--arch",
+        "slots",
+        "--n_hid",
+        16,
+        "--z_dim",
+        12,
+        "--batch_size",
+        5,
+    ]
     flags += ["--device", "cpu", "--schedule", "constant", "--max_per_epoch", 2]
     run(train_vcae, *flags, "--save_to", tmp_path / "unbroken", "--num_epochs", 2)
     run(train_vcae, *flags, "--save_to", tmp_path / "broken", "--num_epochs", 1)
     run(train_vcae, "--save_to", tmp_path / "broken", "--resume", "--num_epochs", 2)
-    ends = [checkpoint.load(tmp_path / name / "last.pt", SlotVAE) for name in ("unbroken", "broken")]
+    ends = [
+        checkpoint.load(tmp_path / name / "last.pt", SlotVAE) for name in ("unbroken", "broken")
+    ]
     assert [len(end["history"]) for end in ends] == [2, 2]
     assert checkpoint.identity(ends[0]) == checkpoint.identity(ends[1])
     with h5py.File(tmp_path / "broken" / "latents.hdf5") as file:
-        assert file.attrs["codec_id"].decode() == load_codec(tmp_path / "broken" / "best.pt", "cpu").identity
+        assert (
+            file.attrs["codec_id"].decode()
+            == load_codec(tmp_path / "broken" / "best.pt", "cpu").identity
+        )
 
 
 def test_the_dump_is_what_the_codec_makes_of_whole_videos(slotted):
     """Followed when dumped as when predicting: that is not what each frame gives by itself."""
-    codec, frames = load_codec(slotted / "vcae" / "best.pt", "cpu"), Frames(slotted / "frames.hdf5", "train")
+    codec, frames = (
+        load_codec(slotted / "vcae" / "best.pt", "cpu"),
+        Frames(slotted / "frames.hdf5", "train"),
+    )
     videos = torch.stack([frames.video(v) for v in range(12)])
     with h5py.File(slotted / "vcae" / "latents.hdf5") as file:
         assert file.attrs["slots"] == 2
         dump = torch.from_numpy(file["train/latents"][0]).unflatten(0, (12, 8))
     torch.testing.assert_close(dump, codec.encode_videos(videos))
-    assert not torch.allclose(dump[:, :, 0].flatten(0, 1), codec.encode(videos.flatten(0, 1))[0], atol=1e-3)
+    assert not torch.allclose(
+        dump[:, :, 0].flatten(0, 1), codec.encode(videos.flatten(0, 1))[0], atol=1e-3
+    )
 
 
 def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
     dump, small = slotted / "vcae" / "latents.hdf5", ["--seq_length", 6, "--device", "cpu"]
     with pytest.raises(UserError, match="--loss mdn"):
-        run(train_lstm, "--data_file", dump, "--save_to", tmp_path / "lstm", "--loss", "mdn", *small)
+        run(
+            train_lstm, "--data_file", dump, "--save_to", tmp_path / "lstm", "--loss", "mdn", *small
+        )
     with pytest.raises(UserError, match="--diffs"):
         run(train_lstm, "--data_file", dump, "--save_to", tmp_path / "lstm", "--diffs", *small)
     plain = chain / "vcae" / "latents.hdf5"
     with pytest.raises(UserError, match="--loss distance"):
-        run(train_lstm, "--data_file", plain, "--save_to", tmp_path / "lstm", "--loss", "distance", *small)
+        run(
+            train_lstm,
+            "--data_file",
+            plain,
+            "--save_to",
+            tmp_path / "lstm",
+            "--loss",
+            "distance",
+            *small,
+        )
     with pytest.raises(UserError, match="SlotVAE"):
-        run(train_jointly, "--lstm", slotted / "lstm" / "best.pt", "--save_to", tmp_path / "joint", "--device", "cpu")
+        run(
+            train_jointly,
+            "--lstm",
+            slotted / "lstm" / "best.pt",
+            "--save_to",
+            tmp_path / "joint",
+            "--device",
+            "cpu",
+        )
 
 
 def test_frames_it_was_not_made_for_are_refused(tmp_path):
     film, crowd = tmp_path / "film.hdf5", tmp_path / "crowd.hdf5"
     with create(film, "frames", {"source": "a film", "frame_rate": 25.0, "frame_skip": 3}) as file:
         for split in ("train", "valid", "test"):
-            file[f"{split}/frames"], file[f"{split}/starts"] = np.zeros((4, 3, 64, 64), np.uint8), [0, 4]
-    flags = ["--mnist", "sample", "--dest", crowd, "--seqs", 5, "--seq_len", 4, "--split", "60/20/20"]
+            file[f"{split}/frames"], file[f"{split}/starts"] = (
+                np.zeros((4, 3, 64, 64), np.uint8),
+                [0, 4],
+            )
+    flags = [
+        "--mnist",
+        "sample",
+        "--dest",
+        crowd,
+        "--seqs",
+        5,
+        "--seq_len",
+        4,
+        "--split",
+        "60/20/20",
+    ]
     run(moving_mnist, *flags, "--nums_per_image", 5)
     flags = ["--save_to", tmp_path / "run", "--arch", "slots", "--device", "cpu"]
     with pytest.raises(UserError, match="bright things on black"):
@@ -354,12 +466,45 @@ def test_frames_it_was_not_made_for_are_refused(tmp_path):
         (4, 20, 47, "2016", "sum"),
     ],
 )
-def test_slots_sizes_and_combination_come_from_the_file(digits, size, frame_size, physics, combine, tmp_path):
+def test_slots_sizes_and_combination_come_from_the_file(
+    digits, size, frame_size, physics, combine, tmp_path
+):
     frames = tmp_path / "frames.hdf5"
-    flags = ["--mnist", "sample", "--dest", frames, "--seqs", 5, "--seq_len", 4, "--split", "60/20/20"]
-    flags += ["--nums_per_image", digits, "--num_sz", size, "--frame_size", frame_size, "--physics", physics]
+    flags = [
+        "--mnist",
+        "sample",
+        "--dest",
+        frames,
+        "--seqs",
+        5,
+        "--seq_len",
+        4,
+        "--split",
+        "60/20/20",
+    ]
+    flags += [
+        "--nums_per_image",
+        digits,
+        "--num_sz",
+        size,
+        "--frame_size",
+        frame_size,
+        "--physics",
+        physics,
+    ]
     run(moving_mnist, *flags)
-    flags = ["--data_file", frames, "--save_to", tmp_path / "vcae", "--arch", "slots", "--z_dim", 12, "--device", "cpu"]
+    flags = [
+        "--data_file",
+        frames,
+        "--save_to",
+        tmp_path / "vcae",
+        "--arch",
+        "slots",
+        "--z_dim",
+        12,
+        "--device",
+        "cpu",
+    ]
     run(train_vcae, *flags, "--num_epochs", 1, "--n_hid", 16, "--amp")
     config = checkpoint.load(tmp_path / "vcae" / "best.pt", SlotVAE)["config"]
     assert (config["slots"], config["size"], config["combine"]) == (digits, size, combine)

@@ -45,7 +45,9 @@ class Numbers(torch.utils.data.Dataset):
 
 
 def arguments(tmp_path, **kwargs):
-    defaults = vars(Parser("", Toy, save_to=str(tmp_path), batch_size=4, num_epochs=3, lr=0.1).parse_args([]))
+    defaults = vars(
+        Parser("", Toy, save_to=str(tmp_path), batch_size=4, num_epochs=3, lr=0.1).parse_args([])
+    )
     return argparse.Namespace(**defaults | {"schedule": "constant"} | kwargs)
 
 
@@ -55,7 +57,9 @@ CPU = torch.device("cpu")
 def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
     """Fault 8 of the original: partial batches were skipped."""
     model = Toy()
-    loop.fit(model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU, {})
+    loop.fit(
+        model, Numbers(*range(10)), Numbers(1.0, 2.0, 3.0, 4.0, 10.0), arguments(tmp_path), CPU, {}
+    )
     epoch = [batch for train, batch in model.seen[:3]]
     assert sorted(x for batch in epoch for x in batch) == list(range(10))
     assert [len(batch) for batch in epoch] == [4, 4, 2]
@@ -68,7 +72,14 @@ def test_every_example_is_used_once_and_means_are_weighted(tmp_path):
 def test_max_per_epoch_is_what_it_says(tmp_path):
     """Fault 8 of the original: one batch more."""
     model = Toy()
-    loop.fit(model, Numbers(*range(100)), Numbers(1.0), arguments(tmp_path, max_per_epoch=2, num_epochs=2), CPU, {})
+    loop.fit(
+        model,
+        Numbers(*range(100)),
+        Numbers(1.0),
+        arguments(tmp_path, max_per_epoch=2, num_epochs=2),
+        CPU,
+        {},
+    )
     assert [train for train, _ in model.seen] == [True, True, False] * 2
 
 
@@ -86,10 +97,15 @@ def test_best_is_kept_and_the_log_is_the_history(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     values = [1.0] * 10
-    with pytest.raises(UserError, match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller"):
+    with pytest.raises(
+        UserError,
+        match=r"epoch 1/3, step 1: .*last.pt \(epochs done: 0\) with --resume and a smaller",
+    ):
         loop.fit(Toy(), Numbers(float("nan")), Numbers(1.0), arguments(tmp_path), CPU, {})
     args = arguments(tmp_path, save_every=0)
-    with pytest.raises(UserError, match=r"in validation of epoch 1/3, step 2: start over with a smaller --lr$"):
+    with pytest.raises(
+        UserError, match=r"in validation of epoch 1/3, step 2: start over with a smaller --lr$"
+    ):
         loop.fit(Toy(), Numbers(*values), Numbers(1, 1, 1, 1, float("inf")), args, CPU, {})
     last = checkpoint.load(tmp_path / "last.pt", Toy)
     assert last["model"]["weight"].isfinite()
@@ -105,7 +121,9 @@ class Steep(Toy):
 
 def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     """The loss is 0 at the first step, and the slope of the square root there is not finite."""
-    with pytest.raises(UserError, match=r"weights are not finite after epoch 1, step 1: .*\(epochs done: 0\) with"):
+    with pytest.raises(
+        UserError, match=r"weights are not finite after epoch 1, step 1: .*\(epochs done: 0\) with"
+    ):
         loop.fit(Steep(), Numbers(0.0), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
     assert checkpoint.load(tmp_path / "last.pt", Steep)["model"]["weight"].isfinite()
 
@@ -119,7 +137,9 @@ def test_an_epoch_of_other_batches_begins_anew(tmp_path, capsys):
 
     Stop.__name__ = "Toy"
     with pytest.raises(KeyboardInterrupt):
-        loop.fit(Stop(), Numbers(*range(10)), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {})
+        loop.fit(
+            Stop(), Numbers(*range(10)), Numbers(1.0), arguments(tmp_path, save_every=0), CPU, {}
+        )
     model = Toy()
     args = arguments(tmp_path, resume=True, batch_size=5, num_epochs=1)
     loop.fit(model, Numbers(*range(10)), Numbers(1.0), args, CPU, {})
@@ -151,13 +171,17 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
             self.config["weight_decay"] = weight_decay
 
     model = Decayed()
-    with pytest.raises(UserError, match=r"weight_decay has no line in CONFIG of training/checkpoint_checks\.py"):
+    with pytest.raises(
+        UserError, match=r"weight_decay has no line in CONFIG of training/checkpoint_checks\.py"
+    ):
         loop.fit(model, Numbers(1.0), Numbers(1.0), arguments(tmp_path), CPU, {})
     assert not model.seen
     with pytest.raises(UserError, match="args: tags is a list"):
         loop.fit(Toy(), Numbers(1.0), Numbers(1.0), arguments(tmp_path, tags=["a"]), CPU, {})
     with pytest.raises(UserError, match="could not be loaded again"):
-        checkpoint.save(tmp_path / "best.pt", LatentLSTM(4, 8, 1), {"frame_skip": 1}, [], parents={})
+        checkpoint.save(
+            tmp_path / "best.pt", LatentLSTM(4, 8, 1), {"frame_skip": 1}, [], parents={}
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +190,9 @@ def test_what_could_not_be_loaded_again_is_refused_before_training(tmp_path):
     [(8, None, 1, 5), (20, None, 1, 2), (99, None, 1, 1), (20, 1, 1, 10), (99, None, 3, 3)],
 )
 def test_epochs_by_steps(tmp_path, examples, max_per_epoch, least, epochs):
-    """Ten steps of four examples each are as many epochs as the dataset's size makes of them, at least one."""
+    """Ten steps of four examples each are as many epochs as the dataset's size makes of them, at
+    least one.
+    """
     args = arguments(tmp_path, num_epochs=Steps(10, least), max_per_epoch=max_per_epoch)
     loop.fit(Toy(), Numbers(*range(examples)), Numbers(1.0), args, CPU, {})
     assert len(checkpoint.load(tmp_path / "last.pt", Toy)["history"]) == epochs == args.num_epochs
@@ -180,7 +206,9 @@ def test_the_time_to_go_is_told_once(monkeypatch):
         said.append(clock.tick(left))
         now[0] += 3
     assert [text for text in said if text] == ["10 minutes"]
-    assert said.index("10 minutes") == 4, "the first step is not counted, and ten seconds have to pass"
+    assert said.index("10 minutes") == 4, (
+        "the first step is not counted, and ten seconds have to pass"
+    )
 
 
 def test_help_shows_what_will_be_used(capsys):
@@ -248,7 +276,13 @@ def test_recorded_steps_are_the_same_steps(tmp_path, monkeypatch, loss, amp):
         torch.manual_seed(0)
         model = LatentLSTM(4, n_hid=16, loss=loss, free=2)
         latents = Numbers(*torch.randn(70, 8, 2, 4).tolist())
-        options = {"save_to": str(tmp_path / name), "batch_size": 8, "grad_clip": 1.0, "schedule": "cosine", "amp": amp}
+        options = {
+            "save_to": str(tmp_path / name),
+            "batch_size": 8,
+            "grad_clip": 1.0,
+            "schedule": "cosine",
+            "amp": amp,
+        }
         (tmp_path / name).mkdir()
         loop.fit(model, latents, latents, arguments(tmp_path, **options), torch.device("cuda"), {})
         return model.state_dict()
@@ -260,7 +294,9 @@ def test_recorded_steps_are_the_same_steps(tmp_path, monkeypatch, loss, amp):
 
 
 def test_adam_and_the_norm_constraint_are_the_originals():
-    """Adam for gradients well above its epsilon, which Lasagne scales differently in the first steps."""
+    """Adam for gradients well above its epsilon, which Lasagne scales differently in the first
+    steps.
+    """
     t = load("optim_losses")
     parameter = nn.Parameter(t["adam_params"][0, 3:].clone())
     adam = torch.optim.Adam([parameter], lr=t["adam_lr"].item())
@@ -316,7 +352,9 @@ def test_resumed_equals_unbroken(chain, tmp_path, monkeypatch, stage):
             timed = {"seconds": 0, "waited": 0}
             assert row | timed == other | timed
     if stage != "lstm":
-        latents = [(tmp_path / folder / "latents.hdf5").read_bytes() for folder in ("broken", "unbroken")]
+        latents = [
+            (tmp_path / folder / "latents.hdf5").read_bytes() for folder in ("broken", "unbroken")
+        ]
         assert latents[0] == latents[1]
 
 
@@ -325,13 +363,29 @@ def test_a_renamed_run_is_the_one_resumed(chain, tmp_path):
     shutil.copytree(chain / "lstm", tmp_path / "moved" / "renamed")
     before = (chain / "lstm" / "last.pt").read_bytes()
     run(train_lstm, "--save_to", tmp_path / "moved" / "renamed", "--resume", "--num_epochs", 3)
-    assert len(checkpoint.load(tmp_path / "moved" / "renamed" / "last.pt", train_lstm.LatentLSTM)["history"]) == 3
+    assert (
+        len(
+            checkpoint.load(tmp_path / "moved" / "renamed" / "last.pt", train_lstm.LatentLSTM)[
+                "history"
+            ]
+        )
+        == 3
+    )
     assert (chain / "lstm" / "last.pt").read_bytes() == before
 
 
 def test_init_from_begins_with_the_weights(chain, tmp_path):
     """Fault 9 of the original: `--init_from` raised."""
-    flags = ["--data_file", chain / "vcae" / "latents.hdf5", "--seq_length", 6, "--lstm_n_hid", 8, "--device", "cpu"]
+    flags = [
+        "--data_file",
+        chain / "vcae" / "latents.hdf5",
+        "--seq_length",
+        6,
+        "--lstm_n_hid",
+        8,
+        "--device",
+        "cpu",
+    ]
     trained = checkpoint.load(chain / "lstm" / "best.pt", train_lstm.LatentLSTM)
     run(
         train_lstm,

@@ -1,4 +1,5 @@
-"""Files from anywhere: damaged or made up, each gives a result or one line; no traceback, hang, crash or much memory.
+"""Files from anywhere: damaged or made up, each gives a result or one line; no traceback, hang,
+crash or much memory.
 
 The fuzz test reads mutated files in a process of its own, which may crash. To repeat what it found:
     PYTHONPATH=.:tests python tests/test_untrusted.py KIND:FIRST:COUNT FOLDER
@@ -55,16 +56,24 @@ ABOUT = {"source": "made up", "frame_rate": 10.0, "frame_skip": 1}
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_mutated_files_give_a_result_or_one_line(times, tmp_path):
-    batches = [f"{kind}:{0 if times == 1 else count}:{count * times}" for kind, count in COUNTS.items()]
+    batches = [
+        f"{kind}:{0 if times == 1 else count}:{count * times}" for kind, count in COUNTS.items()
+    ]
     paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     command = [sys.executable, __file__, *batches, str(tmp_path)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
     print(*(line for line in done.stdout.splitlines() if " mutations, " in line), sep="\n")
-    assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"  # the last line names the mutation
+    assert done.returncode == 0, (
+        f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    )  # the last line names the mutation
 
 
 def main(kind, first, count, folder):
-    """Read `count` mutations of a kind, from number `first` on. True if each ended in a result or in one line."""
+    """Read `count` mutations of a kind, from number `first` on. True if each ended in a result or
+    in one line.
+    """
     folder.mkdir()
     originals, mutate, read = {
         "checkpoint": (make_checkpoints, mutate_checkpoint, read_checkpoint),
@@ -76,7 +85,9 @@ def main(kind, first, count, folder):
     originals = originals(folder)
     for path in originals:
         read(path)
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 4 * 2**30
+    limit = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 4 * 2**30
+    )
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     faults, results, refused = 0, 0, 0
@@ -108,16 +119,22 @@ def main(kind, first, count, folder):
 
 
 def mutate_bytes(rng, original, mutant):
-    """Write a copy with one to three changes: where headers are, more often than elsewhere. Returns what was done."""
+    """Write a copy with one to three changes: where headers are, more often than elsewhere. Returns
+    what was done.
+    """
     data, done = bytearray(original.read_bytes()), []
     for _ in range(rng.integers(1, 4)):
         size = len(data) or 1
         start = int(rng.integers([size, min(size, 600), min(size, 100)][rng.integers(3)]))
-        start = size - 1 - start if rng.random() < 0.2 else start  # archives have their index at the end
+        start = (
+            size - 1 - start if rng.random() < 0.2 else start
+        )  # archives have their index at the end
         part = slice(start, start + int(rng.integers(1, 33)))
         how = ("bit", "byte", "ones", "zeros", "cut", "delete", "insert", "repeat")[rng.integers(8)]
         if how == "bit":
-            data[start : start + 1] = bytes(b ^ (1 << int(rng.integers(8))) for b in data[start : start + 1])
+            data[start : start + 1] = bytes(
+                b ^ (1 << int(rng.integers(8))) for b in data[start : start + 1]
+            )
         elif how in ("byte", "insert"):
             data[start : start + (how == "byte")] = rng.bytes(1 if how == "byte" else 9)
         elif how in ("ones", "zeros"):
@@ -145,8 +162,18 @@ CHECKPOINTS = [
     ("joint.pt", ("config", "vcae", "z_dim"), 10**12, "config: z_dim is 10"),
     ("lstm.pt", ("model", "project.bias"), torch.zeros(1).expand(2**38), "its config asks for"),
     ("lstm.pt", ("model", "project.bias"), torch.full((8,), torch.nan), "weights are not finite"),
-    ("lstm.pt", ("model", "project.bias"), torch.zeros(8).half(), "project.bias is (torch.float16, 8)"),
-    ("slots.pt", ("model", "seek.6.bias"), torch.ones(1), "6.bias is (torch.float32, 1), its config asks for none"),
+    (
+        "lstm.pt",
+        ("model", "project.bias"),
+        torch.zeros(8).half(),
+        "project.bias is (torch.float16, 8)",
+    ),
+    (
+        "slots.pt",
+        ("model", "seek.6.bias"),
+        torch.ones(1),
+        "6.bias is (torch.float32, 1), its config asks for none",
+    ),
     ("lstm.pt", ("args", "frame_skip"), 0, "frame_skip is 0"),
     ("lstm.pt", ("parents", "codec"), {}, "is not a complete checkpoint ('path')"),
     ("lstm.pt", ("history",), [{}], "history"),
@@ -167,7 +194,9 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("name", "where", "value", "says"), CHECKPOINTS, ids=[f"{c[0]} {c[1]}" for c in CHECKPOINTS])
+@pytest.mark.parametrize(
+    ("name", "where", "value", "says"), CHECKPOINTS, ids=[f"{c[0]} {c[1]}" for c in CHECKPOINTS]
+)
 def test_a_checkpoint_is_validated_before_a_model_is_built(checkpoints, name, where, value, says):
     content = part = torch.load(checkpoints / name)
     for key in where[:-1]:
@@ -192,7 +221,9 @@ STORED = [
 @pytest.mark.parametrize(("name", "value"), STORED)
 def test_stored_flags_are_validated_as_given_ones(name, value):
     parser = train_lstm.flags()
-    stored = vars(parser.parse_args(["--lr", "0.5", "--no-peepholes", "--device", "cpu", "--num_epochs", "3"]))
+    stored = vars(
+        parser.parse_args(["--lr", "0.5", "--no-peepholes", "--device", "cpu", "--num_epochs", "3"])
+    )
     parser.set_stored(stored | {"of_older_code": 1}, "last.pt")
     assert vars(parser.parse_args([])) == stored
     with pytest.raises(UserError, match=f"last.pt has --{name}"):
@@ -212,18 +243,23 @@ def test_a_compressed_checkpoint_is_refused(checkpoints):
 
 
 def test_networks_that_do_not_fit_together_are_refused(checkpoints):
-    cae, deconv, vae = (torch.load(checkpoints / f"{name}.pt")["config"] for name in ("cae", "deconv", "vae"))
+    cae, deconv, vae = (
+        torch.load(checkpoints / f"{name}.pt")["config"] for name in ("cae", "deconv", "vae")
+    )
     assert fits_together(vae, cae, deconv)
     assert not fits_together(vae, cae, {**deconv, "split_layer": "conv1"})
     assert not fits_together(vae, {**cae, "side": 17}, deconv)
-    assert not fits_together(vae, cae, {**deconv, "specstr": "4-5,p-999,6-3"})  # would paint 4 megapixels
+    assert not fits_together(
+        vae, cae, {**deconv, "specstr": "4-5,p-999,6-3"}
+    )  # would paint 4 megapixels
 
 
 def test_hdf5_of_the_older_format_is_refused_unopened(tmp_path):
     with h5py.File(tmp_path / "old.hdf5", "w", libver=("earliest", "v108")) as file:
         file.attrs.update({"format": 1, "kind": "frames"})
     with pytest.raises(
-        UserError, match=r"old\.hdf5 is HDF5 of format 1 .*, and this code reads format 2: make it again"
+        UserError,
+        match=r"old\.hdf5 is HDF5 of format 1 .*, and this code reads format 2: make it again",
     ):
         Frames(tmp_path / "old.hdf5", "train")
 
@@ -257,7 +293,8 @@ def test_a_data_file_does_not_name_a_folder_to_download_to(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "begin", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n", "ffconcat version 1.0\nfile a.ts\n"]
+    "begin",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n", "ffconcat version 1.0\nfile a.ts\n"],
 )
 def test_lists_of_films_are_refused(tmp_path, begin):
     """A live one has no end: ffmpeg would wait for it to go on."""
@@ -300,7 +337,9 @@ def make_checkpoints(folder):
         optimizer = adam(model, 1e-3, torch.device("cpu"))
         sum(weight.sum() for weight in model.parameters()).backward()
         optimizer.step()
-        checkpoint.save(folder / name, model.eval(), {"frame_skip": 1, "lr": 0.1}, [ROW], parents, optimizer)
+        checkpoint.save(
+            folder / name, model.eval(), {"frame_skip": 1, "lr": 0.1}, [ROW], parents, optimizer
+        )
         return folder / name
 
     torch.manual_seed(0)
@@ -314,8 +353,16 @@ def make_checkpoints(folder):
         save("deconv.pt", Deconvoluter(spec, "conv3", 1), cae="cae.pt"),
         save("vae.pt", VAE((6, 4, 4), 4, 5), cae="cae.pt", deconv="deconv.pt"),
         save("lstm.pt", lstm, codec="vcae.pt"),
-        save("mdn.pt", LatentLSTM(4, 3, 1, loss="mdn", peepholes=False, residual="second"), codec="vcae.pt"),
-        save("of_slots.pt", LatentLSTM(6, 3, 1, loss="distance", residual="second", slots=2), codec="slots.pt"),
+        save(
+            "mdn.pt",
+            LatentLSTM(4, 3, 1, loss="mdn", peepholes=False, residual="second"),
+            codec="vcae.pt",
+        ),
+        save(
+            "of_slots.pt",
+            LatentLSTM(6, 3, 1, loss="distance", residual="second", slots=2),
+            codec="slots.pt",
+        ),
         save("joint.pt", Joint(vcae.config, lstm.config)),
     ]
     return paths
@@ -326,11 +373,16 @@ def read_checkpoint(path):
     content = checkpoint.load(path, *MODELS)
     model, kind = checkpoint.build(content, *MODELS), content["kind"]
     if "optimizer" in content:
-        optimizer, state = adam(model, 1e-3, torch.device("cpu")), checkpoint.resume_state(content, model, path)[0]
+        optimizer, state = (
+            adam(model, 1e-3, torch.device("cpu")),
+            checkpoint.resume_state(content, model, path)[0],
+        )
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if kind == "LatentLSTM":
         trained = Trained(path, torch.device("cpu"))
-        context = read_windows(trained.data_file, "test", 3, trained.skip, crop=trained.codec.frame_shape[1:])[0]
+        context = read_windows(
+            trained.data_file, "test", 3, trained.skip, crop=trained.codec.frame_shape[1:]
+        )[0]
         trained.predict(context / np.float32(255), np.zeros_like(context[:, :2], np.float32))
     elif kind in ("VCAE", "SlotVAE", "VAE"):
         codec = load_codec(path, torch.device("cpu"))
@@ -347,7 +399,9 @@ def read_checkpoint(path):
 
 
 def mutate_checkpoint(rng, original, mutant):
-    """Bytes of the file; or of the pickle in it, under the right checksum; or a value of what is stored."""
+    """Bytes of the file; or of the pickle in it, under the right checksum; or a value of what is
+    stored.
+    """
     how = rng.integers(3)
     if how == 0:
         return mutate_bytes(rng, original, mutant)
@@ -357,7 +411,9 @@ def mutate_checkpoint(rng, original, mutant):
         name = next(name for name in parts if name.endswith("data.pkl"))
         mutant.write_bytes(parts[name])
         done, parts[name] = mutate_bytes(rng, mutant, mutant), mutant.read_bytes()
-        with zipfile.ZipFile(mutant, "w", rng.choice([zipfile.ZIP_STORED] * 4 + [zipfile.ZIP_DEFLATED])) as new:
+        with zipfile.ZipFile(
+            mutant, "w", rng.choice([zipfile.ZIP_STORED] * 4 + [zipfile.ZIP_DEFLATED])
+        ) as new:
             for name, part in parts.items():
                 new.writestr(name, part)
         return f"pickle {done}"
@@ -454,7 +510,9 @@ def mutate_hdf5(rng, original, mutant):
             layout[:] = h5py.VirtualSource(original, name, shape)
             file.create_virtual_dataset(name, layout)
         elif done == "external storage":
-            file.create_dataset(name, shape, dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+            file.create_dataset(
+                name, shape, dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+            )
         elif done == "objects":
             file.create_dataset(name, shape, h5py.string_dtype())
         elif done == "compound":
@@ -464,7 +522,13 @@ def mutate_hdf5(rng, original, mutant):
         elif done == "chunks never written":
             file.create_dataset(name, (2**40, *shape[1:]), dtype, chunks=shape)
         elif done == "gzip bomb":
-            file.create_dataset(name, (2**28 // (data[:1].nbytes or 1), *shape[1:]), dtype, compression=1, chunks=True)
+            file.create_dataset(
+                name,
+                (2**28 // (data[:1].nbytes or 1), *shape[1:]),
+                dtype,
+                compression=1,
+                chunks=True,
+            )
             file[name][: len(data)] = data
         elif done == "compressed":
             file.create_dataset(name, data=data, compression="gzip")
@@ -513,7 +577,10 @@ def mutate_idx(rng, original, mutant):
         done = mutate_bytes(rng, mutant, mutant)
     else:
         data = mutant.read_bytes()
-        at, size = 4 * int(rng.integers(1, 1 + data[3])), int(rng.choice([-1, 0, 1, 19, 21, 2**16, 2**31 - 1]))
+        at, size = (
+            4 * int(rng.integers(1, 1 + data[3])),
+            int(rng.choice([-1, 0, 1, 19, 21, 2**16, 2**31 - 1])),
+        )
         mutant.write_bytes(data[:at] + np.array(size, ">i4").tobytes() + data[at + 4 :])
         done = f"size {size} at {at}"
     if packed:
@@ -556,7 +623,18 @@ def read_film(path):
     dest = path.with_name("made.hdf5")
     dest.unlink(missing_ok=True)
     named = path.parent if path.suffix in (".png", ".jpg") else path
-    argv = [named, "--dest", dest, "--frame_size", 8, "--crop_bars", "--split", "1/0/0", "--min_frames", 1]
+    argv = [
+        named,
+        "--dest",
+        dest,
+        "--frame_size",
+        8,
+        "--crop_bars",
+        "--split",
+        "1/0/0",
+        "--min_frames",
+        1,
+    ]
     movie_frames.main(movie_frames.flags().parse_args([str(arg) for arg in argv]))
 
 

@@ -1,4 +1,6 @@
-"""The convolutional VAE against the original's tensors, and its two architectures on frames of any shape."""
+"""The convolutional VAE against the original's tensors, and its two architectures on frames of any
+shape.
+"""
 
 import math
 
@@ -12,9 +14,11 @@ from training import noise
 
 
 def copy_of_2016(tensors, copy):
-    """Our VCAE with the original's parameters; `copy` chooses which of its two untied decoder layers it gets.
+    """Our VCAE with the original's parameters; `copy` chooses which of its two untied decoder
+    layers it gets.
 
-    Their dense weights are (in, out), their convolutions true ones (ours correlate: the filters are turned around).
+    Their dense weights are (in, out), their convolutions true ones (ours correlate: the filters are
+    turned around).
     """
     model = VCAE((1, 16, 16), z_dim=4, n_hid=10, nfilts=3, L=1).eval()
     for name, parameter in named(model, copy).items():
@@ -46,19 +50,24 @@ def named(model, copy):
 def test_2016_against_the_original(mode, monkeypatch):
     """Outputs, loss and gradients.
 
-    The original did not tie one decoder layer across its two samples (fault 10), so each sample is one of our models:
-    the loss is the mean of theirs, and so is the gradient of every layer that they share.
+    The original did not tie one decoder layer across its two samples (fault 10), so each sample is
+    one of our models: the loss is the mean of theirs, and so is the gradient of every layer that
+    they share.
     """
     tensors = load("vcae_binary")
     x = tensors["x"]
     if mode == "train":
         tensors |= load("vcae_binary_train")
-        monkeypatch.setattr(noise, "dropout", lambda x, p, *_: x / (1 - p) * tensors["train_dropout_mask"])
+        monkeypatch.setattr(
+            noise, "dropout", lambda x, p, *_: x / (1 - p) * tensors["train_dropout_mask"]
+        )
     losses, gradients = [], {}
     for copy in (0, 1):
         model = copy_of_2016(tensors, copy).train(mode == "train")
         if mode == "train":
-            monkeypatch.setattr(vae, "normal_like", lambda mu, copy=copy: tensors[f"train_eps_{copy}"])
+            monkeypatch.setattr(
+                vae, "normal_like", lambda mu, copy=copy: tensors[f"train_eps_{copy}"]
+            )
         loss = len(x) * model(x)["loss"]  # theirs is a sum over the batch
         loss.backward()
         losses.append(loss)
@@ -104,8 +113,13 @@ def test_vae_of_features_against_the_original(mode, monkeypatch):
     for name, layer in pairs.items():
         assert_close(layer.weight.grad, t[f"{mode}_grad:{name}.W"].T)
         assert_close(layer.bias.grad, t[f"{mode}_grad:{name}.b"])
-    assert_close(model.decoder[2].weight.grad, torch.cat([t[f"{mode}_grad:{name}.W"] for name in outputs], 1).T)
-    assert_close(model.decoder[2].bias.grad, torch.cat([t[f"{mode}_grad:{name}.b"] for name in outputs]))
+    assert_close(
+        model.decoder[2].weight.grad,
+        torch.cat([t[f"{mode}_grad:{name}.W"] for name in outputs], 1).T,
+    )
+    assert_close(
+        model.decoder[2].bias.grad, torch.cat([t[f"{mode}_grad:{name}.b"] for name in outputs])
+    )
     mu, log_sigma = model.encode(t["x"])
     assert_close(mu, t["det_z_mu"])
     assert_close(log_sigma, t["det_z_ls"])
@@ -154,7 +168,9 @@ def test_gaussian_log_likelihood():
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("frame_shape", [(1, 64, 64), (3, 30, 45), (1, 7, 16)])
 def test_any_frame_shape_and_likelihood(arch, binary, frame_shape):
-    """Faults 11 and 12 of the original: two of four combinations raised, and the frame size was ignored."""
+    """Faults 11 and 12 of the original: two of four combinations raised, and the frame size was
+    ignored.
+    """
     torch.manual_seed(0)
     model = VCAE(frame_shape, z_dim=5, n_hid=7, arch=arch, nfilts=2, fsize=5, L=3, binary=binary)
     frames = torch.rand(4, *frame_shape)
@@ -168,7 +184,9 @@ def test_any_frame_shape_and_likelihood(arch, binary, frame_shape):
 
 
 def test_only_the_feature_vae_bounds_its_mean():
-    """The original's Gaussian frames have a linear mean: a pixel of 1.5 can be reached. That of features has tanh."""
+    """The original's Gaussian frames have a linear mean: a pixel of 1.5 can be reached. That of
+    features has tanh.
+    """
     frames = VCAE((1, 8, 8), z_dim=2, n_hid=3, arch="2016", nfilts=2, binary=False)
     features = VAE((1, 8, 8), z_dim=2, n_hid=3, arch="2016", bounded=True)
     z = torch.zeros(1, 2)
@@ -181,7 +199,9 @@ def test_only_the_feature_vae_bounds_its_mean():
 
 def test_samples_share_the_decoder():
     """Fault 10: the number of samples adds no parameters."""
-    sizes = [sum(p.numel() for p in VCAE((1, 16, 16), 4, 10, nfilts=3, L=L).parameters()) for L in (1, 5)]
+    sizes = [
+        sum(p.numel() for p in VCAE((1, 16, 16), 4, 10, nfilts=3, L=L).parameters()) for L in (1, 5)
+    ]
     assert sizes[0] == sizes[1]
 
 
@@ -192,7 +212,8 @@ def test_beta_weights_the_kl():
     scalars = model(frames)
     torch.testing.assert_close(scalars["loss"], scalars["nll"] + 0.25 * scalars["kl"])
     torch.testing.assert_close(
-        scalars["squared_error"], (model.decode(model.encode(frames)[0]) - frames).square().sum() / 4
+        scalars["squared_error"],
+        (model.decode(model.encode(frames)[0]) - frames).square().sum() / 4,
     )
 
 

@@ -19,9 +19,11 @@ def starts(examples, args):
 
 
 def read_ahead(dataset, order, args, first=0):
-    """Yield the batches of a pass from number `first` on: this process's part of it, and how many rows the whole has.
+    """Yield the batches of a pass from number `first` on: this process's part of it, and how many
+    rows the whole has.
 
-    order: (N,) the indices of all examples, shuffled. A thread reads each batch while the one before it is used.
+    order: (N,) the indices of all examples, shuffled. A thread reads each batch while the one
+    before it is used.
     """
 
     def read(indices):

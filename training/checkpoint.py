@@ -51,7 +51,9 @@ def save(path, model, args, history, parents, optimizer=None, progress=None):
     try:
         checks.check_content(content, type(model))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} could not be loaded again ({error!s:.200}), so it is not written") from None
+        raise UserError(
+            f"{path} could not be loaded again ({error!s:.200}), so it is not written"
+        ) from None
     with files.atomic_write(path) as tmp, open(tmp, "wb") as file:
         torch.save(content, file)
 
@@ -66,13 +68,19 @@ def load(path, *kinds):
         with open(path, "rb") as file:
             content = unpack(path, file)
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; run the stage that makes it, or name another file") from None
+        raise UserError(
+            f"{path} is not there; run the stage that makes it, or name another file"
+        ) from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder: name the checkpoint in it, {Path(path) / 'best.pt'}") from None
+        raise UserError(
+            f"{path} is a folder: name the checkpoint in it, {Path(path) / 'best.pt'}"
+        ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception:  # whatever the parsers of zip and pickle stumble over
-        raise UserError(f"{path} cannot be read as a checkpoint; run the stage that makes it again") from None
+        raise UserError(
+            f"{path} cannot be read as a checkpoint; run the stage that makes it again"
+        ) from None
     by_name = {kind.__name__: kind for kind in kinds}
     checks.check_header(content, path, list(by_name))
     try:
@@ -80,7 +88,8 @@ def load(path, *kinds):
         checks.check_tensors(content["model"], Path(path).stat().st_size)
     except Exception as error:  # a constructor may stumble over anything
         raise UserError(
-            f"{path} is not a complete checkpoint ({error!s:.200}); run the stage that makes it again"
+            f"{path} is not a complete checkpoint ({error!s:.200}); run the stage that makes it "
+            "again"
         ) from None
     content["model"] = dict(content["model"])  # without torch's own attributes
     return content
@@ -107,7 +116,9 @@ def resume_state(content, model, path):
         checks.check_progress(progress)
         checks.check_moments(state, list(model.parameters()))
     except Exception:
-        raise UserError(f"{path} has no training state to continue from; start over without --resume") from None
+        raise UserError(
+            f"{path} has no training state to continue from; start over without --resume"
+        ) from None
     return state, progress
 
 

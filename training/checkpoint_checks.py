@@ -27,7 +27,9 @@ CONFIG = {
     "combine": {"sum", "max"},
     "loss": LOSSES.keys(),
     "residual": RESIDUALS.keys(),
-    **dict.fromkeys(("binary", "bounded", "diffs", "peepholes", "unpool"), frozenset((False, True))),
+    **dict.fromkeys(
+        ("binary", "bounded", "diffs", "peepholes", "unpool"), frozenset((False, True))
+    ),
     **dict.fromkeys(("z_dim", "n_hid", "nfilts"), range(1, 2**20)),
     **dict.fromkeys(("channels", "side", "size", "fsize"), range(1, 2**12 + 1)),
     **dict.fromkeys(("L", "mixtures", "passes"), range(1, 1001)),
@@ -110,7 +112,8 @@ def check_config(config):
                 raise ValueError(f"config: {name} is {value!s:.20}")
         elif name not in CONFIG:
             raise ValueError(
-                f"config: {name!s:.20} has no line in CONFIG of training/checkpoint_checks.py, which sets limits"
+                f"config: {name!s:.20} has no line in CONFIG of training/checkpoint_checks.py, "
+                "which sets limits"
             )
         elif not limits.fits(value, CONFIG[name]) or len(str(value)) > MAX_TEXT:
             raise ValueError(f"config: {name} is {value!s:.20}")
@@ -129,7 +132,10 @@ def check_shapes(tensors, config, kind):
     found = {name: (t.dtype, *t.shape) for name, t in tensors.items()}
     if found != wanted:
         name = min(name for name, _ in found.items() ^ wanted.items())
-        raise ValueError(f"{name} is {found.get(name, 'missing')}, its config asks for {wanted.get(name, 'none')}")
+        raise ValueError(
+            f"{name} is {found.get(name, 'missing')}, its config asks for "
+            f"{wanted.get(name, 'none')}"
+        )
 
 
 def check_args(args, kind):
@@ -146,7 +152,9 @@ def check_args(args, kind):
 def check_history(history):
     """Raise ValueError if a row is not {name: number}, the validation loss among them."""
     for row in history:
-        numbers = all(type(key) is str and type(value) in (int, float) for key, value in row.items())
+        numbers = all(
+            type(key) is str and type(value) in (int, float) for key, value in row.items()
+        )
         if "valid_loss" not in row or not numbers:
             raise ValueError("its history is not one of losses")
 

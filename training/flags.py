@@ -11,7 +11,9 @@ PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name f
 
 
 class Steps:
-    """The default of --num_epochs: as many as make N steps, whatever the dataset's size, at least `least`."""
+    """The default of --num_epochs: as many as make N steps, whatever the dataset's size, at least
+    `least`.
+    """
 
     def __init__(self, steps, least=1):
         self.steps = steps
@@ -29,9 +31,9 @@ class Steps:
 class Parser(cli.Parser):
     """A training script's parser.
 
-    models: the classes that the script trains; defaults: the value of each flag that the script does not leave alone;
-    archs: {arch: {flag: value}}, the defaults that depend on --arch. With --resume, the run's own flags are the
-    defaults.
+    models: the classes that the script trains; defaults: the value of each flag that the script
+    does not leave alone; archs: {arch: {flag: value}}, the defaults that depend on --arch. With
+    --resume, the run's own flags are the defaults.
     """
 
     resume_hint = "continue with --resume, or start over if there is no last.pt yet"
@@ -46,22 +48,53 @@ class Parser(cli.Parser):
         add("--batch_size", type=limits.at_least(1), help="examples per step")
         add("--max_per_epoch", type=limits.at_least(1), help="at most N batches per epoch")
         add("--lr", type=limits.real(0, above=True), help="learning rate of Adam")
-        add("--schedule", choices=("constant", "cosine"), help="cosine: 5%% warm-up, then down to --lr/1000")
-        add("--grad_clip", type=limits.real(0), default=0.0, help="limit on the gradient's total norm; 0: none")
-        add("--save_every", type=limits.real(0), default=10.0, help="minutes between checkpoints within an epoch")
+        add(
+            "--schedule",
+            choices=("constant", "cosine"),
+            help="cosine: 5%% warm-up, then down to --lr/1000",
+        )
+        add(
+            "--grad_clip",
+            type=limits.real(0),
+            default=0.0,
+            help="limit on the gradient's total norm; 0: none",
+        )
+        add(
+            "--save_every",
+            type=limits.real(0),
+            default=10.0,
+            help="minutes between checkpoints within an epoch",
+        )
         add("--seed", type=limits.seed, default=0, help="of weights, order and noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         self.amp = add("--amp", action=cli.Switch, default=False)
-        add("--compile", action=cli.Switch, default=False, help="torch.compile the model; of an LSTM, its cell")
-        add("--resume", action=cli.Switch, default=False, help="continue the run in --save_to, with its flags")
+        add(
+            "--compile",
+            action=cli.Switch,
+            default=False,
+            help="torch.compile the model; of an LSTM, its cell",
+        )
+        add(
+            "--resume",
+            action=cli.Switch,
+            default=False,
+            help="continue the run in --save_to, with its flags",
+        )
         add("--init_from", help="checkpoint whose weights to start from")
         if archs:
-            add("--arch", choices=archs, default=next(iter(archs)), help="of the networks, see models/")
+            add(
+                "--arch",
+                choices=archs,
+                default=next(iter(archs)),
+                help="of the networks, see models/",
+            )
         self.set_defaults(**defaults)
 
     def set_defaults(self, **defaults):
         super().set_defaults(**defaults)
-        where = "; if not given: where the hardware is fast at it" if self.amp.default is None else ""
+        where = (
+            "; if not given: where the hardware is fast at it" if self.amp.default is None else ""
+        )
         self.amp.help = "bfloat16 autocast" + where
 
     def parse_args(self, argv=None):
@@ -73,7 +106,9 @@ class Parser(cli.Parser):
         return args
 
     def set_early_defaults(self, argv):
-        """Take the defaults that --arch and --resume bring, so that --help shows the values that will be used."""
+        """Take the defaults that --arch and --resume bring, so that --help shows the values that
+        will be used.
+        """
         early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
         early.error = lambda message: None  # the full parser will report it
         early.add_argument("--arch", default=self.get_default("arch"))
@@ -92,7 +127,9 @@ class Parser(cli.Parser):
 
 
 def for_run_folder(args):
-    """The flags as a checkpoint stores them: paths relative to the run folder, so that it resumes from anywhere."""
+    """The flags as a checkpoint stores them: paths relative to the run folder, so that it resumes
+    from anywhere.
+    """
     flags = vars(args)
     paths = {name: files.relative(flags[name], args.save_to) for name in PATHS if flags.get(name)}
     return flags | paths
@@ -105,7 +142,9 @@ def from_run_folder(stored, run):
 
 
 def found(path, run):
-    """A stored path as seen from here. Older code stored it relative to where the training was started."""
+    """A stored path as seen from here. Older code stored it relative to where the training was
+    started.
+    """
     placed = files.resolve(path, run)
     if os.path.exists(path) and not os.path.exists(placed):
         return path

@@ -1,9 +1,10 @@
 """The training loop of every network. Read this first.
 
-Each epoch is one pass over the training set, with gradients, and one over the validation set, without. A step reads a
-batch, prepares the model's inputs from it, runs the model, whose `forward` is its loss, and updates the weights. What
-is around it lies elsewhere: flags.py has the flags, run.py the checkpoints and the log, batches.py reads ahead,
-step.py has the optimizer, CUDA graphs and several processes.
+Each epoch is one pass over the training set, with gradients, and one over the validation set,
+without. A step reads a batch, prepares the model's inputs from it, runs the model, whose `forward`
+is its loss, and updates the weights. What is around it lies elsewhere: flags.py has the flags,
+run.py the checkpoints and the log, batches.py reads ahead, step.py has the optimizer, CUDA graphs
+and several processes.
 """
 
 import time
@@ -22,14 +23,16 @@ from training.step import Recorded, adam, distributed, set_lr
 
 
 def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,)):
-    """Train `model` with Adam and leave last.pt, best.pt (lowest validation loss) and log.csv in `args.save_to`.
+    """Train `model` with Adam and leave last.pt, best.pt (lowest validation loss) and log.csv in
+    `args.save_to`.
 
-    model: `model(*inputs)` returns a dict of scalars, means over the batch, the objective "loss" first.
-    train, valid: datasets that give a whole batch for a list of indices (`__getitems__`).
-    parents: what the checkpoints say they were built on. prepare(batch on the device) -> inputs, without gradient.
-    Each step is seeded by (seed, epoch, step), so that a resumed run equals an unbroken one. SIGINT and SIGTERM finish
-    the step, save, and exit. Of several processes each takes its part of every batch.
-    Raises UserError if a checkpoint to resume from does not fit, or the loss stops being finite.
+    model: `model(*inputs)` returns a dict of scalars, means over the batch, the objective "loss"
+    first. train, valid: datasets that give a whole batch for a list of indices (`__getitems__`).
+    parents: what the checkpoints say they were built on. prepare(batch on the device) -> inputs,
+    without gradient. Each step is seeded by (seed, epoch, step), so that a resumed run equals an
+    unbroken one. SIGINT and SIGTERM finish the step, save, and exit. Of several processes each
+    takes its part of every batch. Raises UserError if a checkpoint to resume from does not fit, or
+    the loss stops being finite.
     """
     steps = count_batches(len(train), args)
     if isinstance(args.num_epochs, Steps):
@@ -51,22 +54,36 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
             name = f"epoch {epoch}/{args.num_epochs}"
             model.train()
             trained = run_pass(
-                train, args, device, prepare, train_step, epoch, name, run.after_step, optimizer, run.progress
+                train,
+                args,
+                device,
+                prepare,
+                train_step,
+                epoch,
+                name,
+                run.after_step,
+                optimizer,
+                run.progress,
             )
             model.eval()
             after_step = partial(run.after_step, to_save=trained)
-            validated = run_pass(valid, args, device, prepare, valid_step, 0, f"validation of {name}", after_step)
+            validated = run_pass(
+                valid, args, device, prepare, valid_step, 0, f"validation of {name}", after_step
+            )
             run.end_epoch(epoch, trained, validated)
     processes.wait()
 
 
-def run_pass(dataset, args, device, prepare, step, epoch, name, after_step, optimizer=None, progress=None):
-    """One pass over the dataset, with an optimizer a training pass; of each batch this process takes its part.
+def run_pass(
+    dataset, args, device, prepare, step, epoch, name, after_step, optimizer=None, progress=None
+):
+    """One pass over the dataset, with an optimizer a training pass; of each batch this process
+    takes its part.
 
-    after_step(name, progress) is called after each step. progress, of a pass that was interrupted, and what is
-    returned: {"step": steps taken, "count": examples seen, "totals": {name: sum over examples}, "seconds": time that
-    it took, "waited": how much of it for examples to be read, "of": what decides on the batches}. Raises NotFinite,
-    with the pass's name, if the loss is not finite.
+    after_step(name, progress) is called after each step. progress, of a pass that was interrupted,
+    and what is returned: {"step": steps taken, "count": examples seen, "totals": {name: sum over
+    examples}, "seconds": time that it took, "waited": how much of it for examples to be read, "of":
+    what decides on the batches}. Raises NotFinite, with the pass's name, if the loss is not finite.
     """
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
@@ -78,7 +95,12 @@ def run_pass(dataset, args, device, prepare, step, epoch, name, after_step, opti
     progress["of"] = decides | {"examples": len(dataset)}
 
     bar = tqdm(
-        desc=name, total=steps, initial=progress["step"], unit="batch", leave=False, disable=processes.rank() or None
+        desc=name,
+        total=steps,
+        initial=progress["step"],
+        unit="batch",
+        leave=False,
+        disable=processes.rank() or None,
     )
     loss_before = None
     began = time.perf_counter()
@@ -92,7 +114,10 @@ def run_pass(dataset, args, device, prepare, step, epoch, name, after_step, opti
             if optimizer:
                 set_lr(optimizer, args, (epoch - 1 + taken / steps) / args.num_epochs)
             means = step(*inputs)
-        totals = {key: progress["totals"].get(key, 0.0) + mean * (end - first) for key, mean in means.items()}
+        totals = {
+            key: progress["totals"].get(key, 0.0) + mean * (end - first)
+            for key, mean in means.items()
+        }
         # The sum before this step is looked at, not this one, so that a GPU need not be waited for.
         if loss_before:
             check_finite(loss_before(), name, taken)
@@ -130,7 +155,7 @@ def measure(model, args, *inputs):
 
 
 def copy_to_cpu(scalar):
-    """Start copying a scalar to the CPU. Returns a function that waits for it and gives the number."""
+    """Start copying a scalar to the CPU. Returns a function that waits for it and returns it."""
     copy = scalar.to("cpu", non_blocking=scalar.is_cuda)
     event = torch.cuda.Event() if scalar.is_cuda else None
     if event:

@@ -1,4 +1,6 @@
-"""The random numbers of training: each example's are the same, however a batch is divided among processes."""
+"""The random numbers of training: each example's are the same, however a batch is divided among
+processes.
+"""
 
 from contextlib import contextmanager
 
@@ -7,12 +9,18 @@ from torch import nn
 
 from runtime import processes
 
-batch_part = (0, 1, 1)  # of the batch at hand: this process's first row, the row after its last, and all rows
+batch_part = (
+    0,
+    1,
+    1,
+)  # of the batch at hand: this process's first row, the row after its last, and all rows
 
 
 @contextmanager
 def batch_of(rows):
-    """In the block the batch at hand has `rows` rows. Gives (first, end), those that are this process's."""
+    """In the block the batch at hand has `rows` rows. Gives (first, end), those that are this
+    process's.
+    """
     global batch_part
     first, end = processes.local_rows(rows)
     batch_part = (first, end, rows)
@@ -23,7 +31,9 @@ def batch_of(rows):
 
 
 def normal_like(x):
-    """Draws from N(0, 1) in the shape, type and device of x, whose first axis has one or more rows per example."""
+    """Draws from N(0, 1) in the shape, type and device of x, whose first axis has one or more rows
+    per example.
+    """
 
     def draw(rows):
         return torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device)
@@ -32,7 +42,8 @@ def normal_like(x):
 
 
 def dropout(x, p, training=True):
-    """x (rows, ...) with each entry zero with probability p, known to 1/65536, and the others larger by 1 / (1 - p).
+    """x (rows, ...) with each entry zero with probability p, known to 1/65536, and the others
+    larger by 1 / (1 - p).
 
     Sixteen bits decide on an entry: drawing a float for each costs a CPU five times as much.
     """
@@ -42,7 +53,9 @@ def dropout(x, p, training=True):
 
     def draw(rows):
         if x.device.type == "mps":  # which draws no 64-bit integers
-            return torch.empty(rows, *x.shape[1:], dtype=torch.int16, device=x.device).random_(-(2**15), 2**15)
+            return torch.empty(rows, *x.shape[1:], dtype=torch.int16, device=x.device).random_(
+                -(2**15), 2**15
+            )
         words = -(-rows * entries // 4)  # of four entries each, rounded up
         bits = torch.empty(words, dtype=torch.int64, device=x.device).random_(-(2**63), None)
         return bits.view(torch.int16)[: rows * entries].view(rows, *x.shape[1:])

@@ -21,16 +21,22 @@ LEFT_BY_A_RUN = ("last.pt", "best.pt", "log.csv", "latents.hdf5")
 def start(args):
     """Lock the run folder, join other processes, seed; return the device.
 
-    Raises UserError if the folder holds a run and --resume is off, or if another process is at work in it.
+    Raises UserError if the folder holds a run and --resume is off, or if another process is at work
+    in it.
     """
     folder = Path(args.save_to)
     device = choose_device(args.device)
     processes.join(device)
     if args.batch_size < processes.count():
-        raise UserError(f"--batch_size {args.batch_size} gives {processes.count()} processes nothing to share")
+        raise UserError(
+            f"--batch_size {args.batch_size} gives {processes.count()} processes nothing to share"
+        )
     if processes.rank() == 0:
         if not args.resume and any((folder / name).exists() for name in LEFT_BY_A_RUN):
-            raise UserError(f"{folder} holds a run already: continue it with --resume, or name another --save_to")
+            raise UserError(
+                f"{folder} holds a run already: continue it with --resume, or name another "
+                "--save_to"
+            )
         files.lock_folder(folder)
     if args.amp is None:
         args.amp = fast_bfloat16(device)
@@ -44,14 +50,15 @@ def start(args):
 class Run:
     """What a training has done so far, and what it leaves in its folder.
 
-    history: a dict of numbers per epoch; progress: of an epoch that was interrupted, as of `loop.run_pass`, else None;
-    signals: those that came, see `stopping`.
+    history: a dict of numbers per epoch; progress: of an epoch that was interrupted, as of
+    `loop.run_pass`, else None; signals: those that came, see `stopping`.
     """
 
     def __init__(self, model, optimizer, args, parents, steps, examples):
         """Take up the run to --resume, or the weights of --init_from, or leave a first checkpoint.
 
-        steps: batches per epoch; examples: in the training set. Raises UserError if a checkpoint does not fit.
+        steps: batches per epoch; examples: in the training set. Raises UserError if a checkpoint
+        does not fit.
         """
         self.folder = Path(args.save_to)
         self.model = model
@@ -66,14 +73,17 @@ class Run:
         if args.resume:
             self.resume(examples)
         elif args.init_from:
-            take_weights(model, checkpoint.load(args.init_from, type(model)), args.init_from, resume=False)
+            take_weights(
+                model, checkpoint.load(args.init_from, type(model)), args.init_from, resume=False
+            )
         if not args.resume:
             self.save()  # from here on there is something to resume
         if self.history:
             self.write_log()
         if len(self.history) >= args.num_epochs:
             processes.say(
-                f"{self.folder}: all {args.num_epochs} epochs are done; give a larger --num_epochs to continue"
+                f"{self.folder}: all {args.num_epochs} epochs are done; give a larger --num_epochs "
+                "to continue"
             )
 
     def resume(self, examples):
@@ -83,13 +93,17 @@ class Run:
         take_weights(self.model, last, path, resume=True)
         for role, parent in self.parents.items():
             if last["parents"].get(role, {}).get("id") != parent.get("id"):
-                raise UserError(f"{self.folder} was begun with another {role}: start over in another --save_to")
+                raise UserError(
+                    f"{self.folder} was begun with another {role}: start over in another --save_to"
+                )
         state, progress = checkpoint.resume_state(last, self.model, path)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.history = last["history"]
         now = vars(self.args) | {"examples": examples}
         if progress and any(now[name] != value for name, value in progress["of"].items()):
-            processes.say(f"epoch {len(self.history) + 1} starts over: its batches are different now")
+            processes.say(
+                f"epoch {len(self.history) + 1} starts over: its batches are different now"
+            )
             progress = None
         if progress and processes.rank():  # what was counted so far counts once
             progress |= {"count": 0, "totals": dict.fromkeys(progress["totals"], 0.0)}
@@ -106,13 +120,19 @@ class Run:
 
     def write(self, name, *state):
         checkpoint.save(
-            self.folder / name, self.model, flags.for_run_folder(self.args), self.history, self.parents, *state
+            self.folder / name,
+            self.model,
+            flags.for_run_folder(self.args),
+            self.history,
+            self.parents,
+            *state,
         )
 
     def after_step(self, name, progress, to_save=None):
         """Save if it is time to, provided that the loss is finite; if a signal came, exit.
 
-        name, progress: of the pass; to_save: the progress of the training pass, where this one is a validation.
+        name, progress: of the pass; to_save: the progress of the training pass, where this one is a
+        validation.
         """
         if to_save is None and (left := self.clock.tick(self.steps_left(progress))):
             epochs = f"{self.args.num_epochs} epochs of {self.steps} steps"
@@ -129,12 +149,19 @@ class Run:
         return (self.args.num_epochs - len(self.history)) * self.steps - progress["step"]
 
     def end_epoch(self, epoch, trained, validated):
-        """Add an epoch to the history, write checkpoints and log; if a signal came, exit. Both are passes' progress."""
+        """Add an epoch to the history, write checkpoints and log; if a signal came, exit. Both are
+        passes' progress.
+        """
         trained = sum_over_processes(trained)
         validated = sum_over_processes(validated)
         row = {"epoch": epoch}
-        row |= {f"train_{name}": total / trained["count"] for name, total in trained["totals"].items()}
-        row |= {f"valid_{name}": total / validated["count"] for name, total in validated["totals"].items()}
+        row |= {
+            f"train_{name}": total / trained["count"] for name, total in trained["totals"].items()
+        }
+        row |= {
+            f"valid_{name}": total / validated["count"]
+            for name, total in validated["totals"].items()
+        }
         row |= {"seconds": trained["seconds"] + validated["seconds"], "waited": trained["waited"]}
         self.progress = None
         self.history.append(row)
@@ -157,7 +184,9 @@ class Run:
         """last.pt and what it holds, as text."""
         last = checkpoint.load(self.folder / "last.pt", type(self.model))
         epochs = len(last["history"])
-        step = f", step {last['progress']['step']} of epoch {epochs + 1}" if last["progress"] else ""
+        step = (
+            f", step {last['progress']['step']} of epoch {epochs + 1}" if last["progress"] else ""
+        )
         return f"{self.folder / 'last.pt'} (epochs done: {epochs}{step})"
 
     @contextmanager
@@ -200,7 +229,9 @@ class Clock:
         return (time.monotonic() - self.last_save) / 60
 
     def tick(self, left):
-        """Count a step, with `left` to go. Once, after ten seconds, returns text such as "7 minutes"; else None."""
+        """Count a step, with `left` to go. Once, after ten seconds, returns text such as "7
+        minutes"; else None.
+        """
         if self.began is None:  # the first step is slower
             self.began = time.monotonic()
             return None
@@ -225,30 +256,46 @@ def check_finite(loss, name, step):
 
 def sum_over_processes(progress):
     """The progress of all processes, as plain numbers."""
-    count, *totals = processes.all_reduce([progress["count"], *map(float, progress["totals"].values())])
-    return progress | {"count": int(count), "totals": dict(zip(progress["totals"], totals, strict=True))}
+    count, *totals = processes.all_reduce(
+        [progress["count"], *map(float, progress["totals"].values())]
+    )
+    return progress | {
+        "count": int(count),
+        "totals": dict(zip(progress["totals"], totals, strict=True)),
+    }
 
 
 def take_weights(model, content, path, resume):
     """Load a checkpoint's weights into `model`.
 
-    To resume, every value of the configuration must be the same; to start from them, the weights must fit. Raises
-    UserError, naming what differs, if they do not.
+    To resume, every value of the configuration must be the same; to start from them, the weights
+    must fit. Raises UserError, naming what differs, if they do not.
     """
     stored_shapes = {name: weight.shape for name, weight in content["model"].items()}
     fits = stored_shapes == {name: weight.shape for name, weight in model.state_dict().items()}
-    differs = [key for key, value in model.config.items() if content["config"].get(key, value) != value]
+    differs = [
+        key for key, value in model.config.items() if content["config"].get(key, value) != value
+    ]
     if differs and (resume or not fits):
-        pairs = (f"{key} {content['config'].get(key)} (the flags: {model.config[key]})" for key in differs)
+        pairs = (
+            f"{key} {content['config'].get(key)} (the flags: {model.config[key]})"
+            for key in differs
+        )
         raise UserError(f"{path} has {', '.join(pairs)}: make the flags agree")
     model.load_state_dict(content["model"])
 
 
 @contextmanager
 def stopping(signals):
-    """In the block the first SIGINT or SIGTERM is only put into the list `signals`; a second one ends at once."""
+    """In the block the first SIGINT or SIGTERM is only put into the list `signals`; a second one
+    ends at once.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler not in (None, signal.SIG_IGN)
+    }
 
     def restore():
         for number, handler in before.items():

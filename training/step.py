@@ -1,4 +1,4 @@
-"""What a step is made of: Adam and its learning rate, CUDA graphs, a batch divided among processes."""
+"""What a step is made of: Adam, its learning rate, CUDA graphs, a batch among processes."""
 
 import math
 
@@ -13,7 +13,9 @@ from training import noise
 def adam(model, lr, device):
     """Adam of a model on `device`. Its rate is a tensor, so that a recorded step reads it anew."""
     rate = torch.tensor(lr, device=device)
-    return torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=device.type == "cuda")
+    return torch.optim.Adam(
+        model.parameters(), lr=rate, fused=True, capturable=device.type == "cuda"
+    )
 
 
 def set_lr(optimizer, args, progress):
@@ -23,7 +25,9 @@ def set_lr(optimizer, args, progress):
 
 
 def lr_scale(schedule, progress, warm_up=0.05):
-    """The part of --lr at `progress`: 1 or, of a cosine schedule, up to 1 in a warm-up and then down to 0."""
+    """The part of --lr at `progress`: 1 or, of a cosine schedule, up to 1 in a warm-up and then
+    down to 0.
+    """
     if schedule == "constant":
         return 1.0
     if progress < warm_up:
@@ -32,11 +36,12 @@ def lr_scale(schedule, progress, warm_up=0.05):
 
 
 class Recorded:
-    """A step that on a GPU is recorded as a CUDA graph and replayed: one launch in place of thousands.
+    """A step that on a GPU is recorded as a CUDA graph and replayed: one launch in place of
+    thousands.
 
-    The first three calls run as they are: libraries settle in them, and the optimizer makes its state. The fourth
-    records. Inputs of another shape (an epoch's last batch) or on another device run as they are, too. What a replay
-    returns is overwritten by the next.
+    The first three calls run as they are: libraries settle in them, and the optimizer makes its
+    state. The fourth records. Inputs of another shape (an epoch's last batch) or on another device
+    run as they are, too. What a replay returns is overwritten by the next.
     """
 
     def __init__(self, step):
@@ -62,7 +67,9 @@ class Recorded:
         if not self.graph:
             self.graph = torch.cuda.CUDAGraph()
             self.inputs = [x.clone() for x in inputs]
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread reads
+            with torch.cuda.graph(
+                self.graph, capture_error_mode="thread_local"
+            ):  # another thread reads
                 self.outputs = self.step(*self.inputs)
         for mine, x in zip(self.inputs, inputs, strict=True):
             mine.copy_(x)
@@ -71,18 +78,26 @@ class Recorded:
 
 
 def distributed(model, device):
-    """The model as one of several processes trains it: gradients are those of the whole batch. Alone, the model."""
+    """The model as one of several processes trains it: gradients are those of the whole batch.
+    Alone, the model.
+    """
     if processes.count() == 1:
         return model
     if device.type == "cuda":  # batch norm of the whole batch: PyTorch has it for GPUs
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    network = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    network = DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None
+    )
 
     def add_up(_, bucket):
         first, end, rows = noise.batch_part
         # The mean over this process's rows counts for their part of the batch.
         gradients = bucket.buffer().mul_((end - first) / rows)
-        return dist.all_reduce(gradients, async_op=True).get_future().then(lambda future: future.value()[0])
+        return (
+            dist.all_reduce(gradients, async_op=True)
+            .get_future()
+            .then(lambda future: future.value()[0])
+        )
 
     network.register_comm_hook(None, add_up)
     return network

@@ -1,4 +1,6 @@
-"""Trained networks back from their checkpoints: a codec, and an LSTM with the codec whose latents it predicts."""
+"""Trained networks back from their checkpoints: a codec, and an LSTM with the codec whose latents
+it predicts.
+"""
 
 import os
 
@@ -16,20 +18,26 @@ from training import checkpoint
 
 
 def load_codec(path, device, expected=None):
-    """The codec of the checkpoint at `path`: an autoencoder of frames, or the VAE at the end of a film's chain.
+    """The codec of the checkpoint at `path`: an autoencoder of frames, or the VAE at the end of a
+    film's chain.
 
-    Raises UserError if there is no such checkpoint, or if it has another id than `expected`: then it was trained anew,
-    and the latents at hand are not its own.
+    Raises UserError if there is no such checkpoint, or if it has another id than `expected`: then
+    it was trained anew, and the latents at hand are not its own.
     """
     content = checkpoint.load(path, VCAE, SlotVAE, VAE)
     identity = checkpoint.identity(content)
     if expected not in (None, identity):
-        raise UserError(f"{path} is not the codec that these latents come from: train the LSTM on its new latents")
+        raise UserError(
+            f"{path} is not the codec that these latents come from: train the LSTM on its new "
+            "latents"
+        )
     vae = checkpoint.build(content, VCAE, SlotVAE, VAE).to(device)
     if content["kind"] != "VAE":
         return Codec(Direct(vae), device, identity)
     cae = checkpoint.build(load_parent(content, path, "cae", CAE), CAE).to(device)
-    deconv = checkpoint.build(load_parent(content, path, "deconv", Deconvoluter), Deconvoluter).to(device)
+    deconv = checkpoint.build(load_parent(content, path, "deconv", Deconvoluter), Deconvoluter).to(
+        device
+    )
     try:
         return Codec(ByFeatures(vae, cae, deconv), device, identity)
     except ValueError as error:
@@ -37,7 +45,9 @@ def load_codec(path, device, expected=None):
 
 
 def load_parent(content, path, role, kind):
-    """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was trained anew."""
+    """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was
+    trained anew.
+    """
     place = checkpoint.parent_path(path, content, role)
     loaded = checkpoint.load(place, kind)
     if checkpoint.identity(loaded) != content["parents"][role]["id"]:
@@ -55,17 +65,25 @@ class Trained:
         self.skip = content["args"]["frame_skip"]
         self.data_file = checkpoint.parent_path(path, content, "frames")
         codec_id = content["parents"]["codec"]["id"]
-        self.codec = load_codec(checkpoint.parent_path(path, content, "codec"), device, expected=codec_id)
+        self.codec = load_codec(
+            checkpoint.parent_path(path, content, "codec"), device, expected=codec_id
+        )
         if self.codec.z_dim != self.lstm.z_dim:
             raise UserError(
-                f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: train it anew"
+                f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: "
+                "train it anew"
             )
 
     def require_mixture(self, flag):
-        """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing to sample from."""
+        """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing
+        to sample from.
+        """
         if not self.lstm.loss.can_be_sampled:
             loss = self.lstm.config["loss"]
-            raise UserError(f"{flag} draws from a mixture, {self.name} has none: train with --loss mdn, not {loss}")
+            raise UserError(
+                f"{flag} draws from a mixture, {self.name} has none: train with --loss mdn, not "
+                f"{loss}"
+            )
 
     @torch.no_grad()
     def predict(self, context, future):
@@ -77,11 +95,15 @@ class Trained:
         latents = encode(self.codec, context)
         painted = self.codec.decode(self.lstm.rollout(latents, future.shape[1]))
         again = self.codec.decode(latents[:, :, 0])
-        return restore(painted.cpu(), torch.from_numpy(context), again.cpu())[:, context.shape[1] :].numpy()
+        return restore(painted.cpu(), torch.from_numpy(context), again.cpu())[
+            :, context.shape[1] :
+        ].numpy()
 
     @torch.no_grad()
     def forget(self, context, future):
-        """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows the last alone."""
+        """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows
+        the last alone.
+        """
         latent = encode(self.codec, context[:, -1:])[:, 0]
         means = []
         for _ in range(future.shape[1]):

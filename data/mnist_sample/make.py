@@ -1,4 +1,5 @@
-"""Draw the packaged digits from MNIST: at random with a fixed seed, every class equally often in every split, shuffled.
+"""Draw the packaged digits from MNIST: at random with a fixed seed, every class equally often in
+every split, shuffled.
 
 python -m data.mnist_sample.make data/mnist
 """
@@ -11,13 +12,16 @@ import numpy as np
 
 from data.mnist import SAMPLE, digits_by_split
 
-# Drawn from the split of the same name, so that a digit is for training, validation or test in both sets alike.
+# Drawn from the split of the same name, so that a digit is for training, validation or test in both
+# sets alike.
 COUNT = {"train": 9000, "valid": 1000, "test": 2000}
 
 
 def draw(images, labels, count, rng):
     """`count` of the digits, a tenth of them of each class, in random order."""
-    picked = [rng.permutation(np.flatnonzero(labels == digit))[: count // 10] for digit in range(10)]
+    picked = [
+        rng.permutation(np.flatnonzero(labels == digit))[: count // 10] for digit in range(10)
+    ]
     picked = rng.permutation(np.concatenate(picked))
     return images[picked], labels[picked]
 
@@ -32,7 +36,9 @@ def main(folder):
     rng, digits = np.random.default_rng(0), digits_by_split(folder)
     drawn = {split: draw(*digits[split], count, rng) for split, count in COUNT.items()}
     # The last tenth of the training file is for validation, as in MNIST itself.
-    images, labels = (np.concatenate(pair) for pair in zip(drawn["train"], drawn["valid"], strict=True))
+    images, labels = (
+        np.concatenate(pair) for pair in zip(drawn["train"], drawn["valid"], strict=True)
+    )
     write_idx(SAMPLE / "train-images-idx3-ubyte.gz", images)
     write_idx(SAMPLE / "train-labels-idx1-ubyte.gz", labels)
     write_idx(SAMPLE / "t10k-images-idx3-ubyte.gz", drawn["test"][0])
