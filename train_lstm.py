@@ -27,26 +27,24 @@ def flags():
     parser.explain(
         "batch_size", f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows"
     )
-    parser.add_argument(
-        "--data_file", default="runs/vcae/latents.hdf5", help="latents, from train_vcae.py"
-    )
+    parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents")
     parser.add_argument(
         "--seq_length",
         type=limits.at_least(3),
-        help="frames a window; if not given: 20, or what half of the videos have",
+        help="frames per window; if not given: 20, or what half of the videos have",
     )
     parser.add_argument(
         "--frame_skip",
         type=limits.at_least(1),
-        help="take every so-many-th frame; if not given: as the data says",
+        help="take every N-th frame; if not given: as the data says",
     )
     parser.add_argument(
         "--loss",
         choices=LOSSES,
         default="mse",
-        help="KL(posterior || prediction); error of Z over posterior variance; MSE on Z; mixture "
-        "density; distance in "
-        "posterior deviations, for slots",
+        help="mse: squared error of Z; kl: KL(posterior || prediction); weighted: squared error "
+        "over the posterior's variance; distance: in posterior deviations, for slots; "
+        "mdn: mixture density",
     )
     parser.add_argument(
         "--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse"
@@ -66,15 +64,15 @@ def flags():
     parser.add_argument(
         "--residual",
         choices=RESIDUALS,
-        help="what is predicted: Z, its difference from the last one, or from going on at the last "
-        "speed; "
-        "if not given: first if Z changes little from frame to frame, as in films, else none",
+        help="what the LSTM predicts. none: Z; first: its difference from the last Z; second: its "
+        "difference from going on at the last speed; if not given: first if Z changes little from "
+        "frame to frame, as in films, else none",
     )
     parser.add_argument(
         "--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM"
     )
     parser.add_argument(
-        "--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units a layer"
+        "--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units per layer"
     )
     parser.add_argument("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
     parser.add_argument(
@@ -152,7 +150,10 @@ def main(args):
 
 
 def changes_little(windows):
-    """Whether a latent is within a tenth of the latents' variance from the one before it."""
+    """Whether the mean squared step between latents is below a tenth of their variance.
+
+    Over the first 256 windows.
+    """
     means = windows.__getitems__(range(min(len(windows), 256)))[:, :, 0]  # n, length, z_dim
     step = (means[:, 1:] - means[:, :-1]).square().mean()
     return bool(step < 0.1 * (means - means.mean((0, 1))).square().mean())

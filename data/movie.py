@@ -91,9 +91,8 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         seconds = [duration for duration, _ in played(film)]
         usual = float(np.median(seconds))
         film.rate = 1 / usual
-        film.end = sum(seconds[:-1]) + min(
-            seconds[-1], usual
-        )  # many hold their last picture for long
+        # Many hold their last picture for long.
+        film.end = sum(seconds[:-1]) + min(seconds[-1], usual)
     else:
         read_timeline(film)
     slowest, fastest = hdf5.ATTRIBUTES["frame_rate"]

@@ -1,5 +1,6 @@
-"""How the numbers of a latent are laid out: as one vector, or as slots that share the network, one
-per object.
+"""How the numbers of a latent are laid out: as one vector, or as slots, one per object.
+
+In shapes B is the batch, S the slots (1 for a vector), T steps, n the numbers of one slot.
 """
 
 import torch
@@ -41,9 +42,8 @@ class Slots(nn.Module):
     their look.
     """
 
-    initial_scale = (
-        0.1  # to begin near what the residual adds: an untrained LSTM runs away with a place
-    )
+    # To begin near what the residual adds: an untrained LSTM runs away with a place.
+    initial_scale = 0.1
     speed_scale = 8.0  # speeds are read in eighths of a half frame
 
     def __init__(self, z_dim, count):
@@ -66,6 +66,7 @@ class Slots(nn.Module):
         return by_slot.movedim(1, 3).flatten(3)  # (B, T, rows, S*n)
 
     def only_moving(self, output):
+        """Zero, in place, the means of looks in an output (B*S, T, rows, n)."""
         output[:, :, 0] *= self.moves  # (B*S, T, n)
         return output
 

@@ -2,8 +2,9 @@
 the next latent.
 
 mu and sigma are the mean and deviation of the next frame's posterior, as the codec encodes it; m
-and s are those that the LSTM predicts. Sums are over time and the numbers of a latent; means are
-over the batch.
+and s are those that the LSTM predicts. A formula says over what it sums and averages; a sum that
+says nothing is over time and the numbers of a latent. In shapes B is the batch, S the slots (1 for
+a vector), T steps, n the numbers of one slot.
 """
 
 import torch
@@ -15,7 +16,7 @@ class Mse:
     """mean over batch, time and z of (m - mu)^2"""
 
     rows = 1  # of a latent that are read and predicted: 1, the mean; 2, also the log-sigma
-    is_mean = True  # over the batch in the original, too; else the original summed
+    is_mean = True  # over batch, time and z; False: a sum, averaged over the batch (`gate_clip`)
     can_be_sampled = False
 
     def __init__(self, mixtures):
@@ -34,7 +35,7 @@ class Mse:
         return output
 
     def add_to_means(self, output, base):
-        """The output with base (B, T, z_dim) added to its means."""
+        """The output (B*S, T, ...) with base (B*S, T, n) added to its means."""
         means = output[:, :, :1] + base[:, :, None]  # (B, T, 1, z)
         return torch.cat([means, output[:, :, 1:]], dim=2)
 
@@ -89,11 +90,10 @@ class Distance(Mse):
 
 
 class Mdn(Mse):
-    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2), a mixture density
-    network
+    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2)
 
-    (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures, 2 z_dim + 1): means, log-sigmas,
-    and the log of w.
+    A mixture density network (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures,
+    2 z_dim + 1): means, log-sigmas, and the log of w.
     """
 
     is_mean = False
@@ -125,9 +125,8 @@ class Mdn(Mse):
         else:
             logits = logits.masked_fill(logits < logits.amax(-1, True), -1e9)
         chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, 1, 1)
-        mean, log_sigma = gaussians.take_along_dim(chosen, dim=2).chunk(
-            2, dim=-1
-        )  # (B, T, 1, z) each
+        gaussian = gaussians.take_along_dim(chosen, dim=2)  # (B, T, 1, 2z)
+        mean, log_sigma = gaussian.chunk(2, dim=-1)
         return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
 
     def add_to_means(self, output, base):
@@ -147,9 +146,8 @@ def mixture(output):
     log-sigmas, logits.
     """
     mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
-    unchecked = {
-        "validate_args": False
-    }  # validation would make a GPU wait at every step, and cannot be recorded
+    # Validation would make a GPU wait at every step, and cannot be recorded.
+    unchecked = {"validate_args": False}
     gaussians = Independent(Normal(mean, floor(log_sigma).exp(), **unchecked), 1, **unchecked)
     return MixtureSameFamily(
         Categorical(logits=output[..., -1], **unchecked), gaussians, **unchecked

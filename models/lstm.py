@@ -24,14 +24,14 @@ class LatentLSTM(nn.Module):
     n_hid:     units of each layer
     layers:    how many
     dropout:   on each layer's input
-    loss:      what is predicted, and how far off it is: of `losses.LOSSES`
+    loss:      what is predicted, and how far off it is: a name in `LOSSES`
     mixtures:  Gaussians of the mixture loss
     diffs:     read and predict differences of consecutive latents
     peepholes: the 2016 cell, else `torch.nn.LSTM`
     clip:      gate-gradient clipping of the 2016 cell
     free:      of a training window, the last N latents are predicted in free running, as they are
                when sampling; 0 is the original's teacher forcing
-    residual:  what is added to the means that the network puts out: of `residuals.RESIDUALS`
+    residual:  what is added to the means that the network puts out: a name in `residuals.RESIDUALS`
     slots:     objects, of as many numbers each, that follow one another in a latent
                (`layouts.Slots`); 0: a vector
     """
@@ -150,18 +150,18 @@ class LatentLSTM(nn.Module):
             x, states[i] = layer(x, states[i], *more)
         return x, states
 
-    def gate_clip(self, rows):
-        """The limit on gradients at the gates, for `rows` sequences that the layers see.
+    def gate_clip(self, sequences):
+        """The limit on gradients at the gates, where the layers read `sequences` of them.
 
-        The original clipped gradients of its own losses. Where that was a sum over the batch and
-        ours is a mean over B sequences, our gradients are B times smaller, and so is the limit.
-        Where it was a mean, ours is of this process's part of the batch, whose gradients are as
-        much larger as the batch is.
+        The original clipped the gradients of its own losses. Where it took a sum over the batch,
+        our mean over B sequences has gradients B times smaller, and so is the limit. Where it took
+        a mean, the limit stays. Of several processes each takes the mean over its part of the
+        batch: those gradients are larger by batch / part, and so is the limit.
         """
         if self.loss.is_mean:
             first, end, batch = noise.batch_part
             return self.clip * (batch / max(end - first, 1))
-        return self.clip * (self.layout.count / rows)
+        return self.clip * (self.layout.count / sequences)
 
     def write(self, hidden, base):
         """The output (B*S, T, *output_shape) of hiddens (B*S, T, n_hid), base (B*S, T, n) added to

@@ -23,7 +23,7 @@ class Nothing:
         return None, None
 
     def mask(self, output):
-        """The output (B, T, rows, n), with the means zero that are not the network's to change."""
+        """The output (B*S, T, ...), with zeros for the means that the network may not change."""
         return output
 
 

@@ -19,20 +19,17 @@ def choose_device(name=None):
     if name in (None, "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"  # torchrun's processes have one each
     if name is None:
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = "cpu"
+        if torch.cuda.is_available():
+            name = "cuda"
+        elif torch.backends.mps.is_available():
+            name = "mps"
     try:
         one = torch.ones(1, device=name)
         one.item()  # of some devices, such as "meta", there are shapes and no numbers
         if one.is_cuda:
-            torch.cuda.set_device(
-                torch.device(name).index or 0
-            )  # streams and graphs are the current device's
+            # Streams and graphs are the current device's.
+            torch.cuda.set_device(torch.device(name).index or 0)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} cannot be used on this machine; try cpu") from None
     return torch.device(name)

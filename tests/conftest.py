@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def work(folder, environment, file_size, signal_at, stage, *flags):
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     stage = importlib.import_module(stage)
     if file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))

@@ -20,7 +20,7 @@ class Steps:
         self.least = least
 
     def __str__(self):
-        least = f"{self.least}, or " if self.least > 1 else ""
+        least = f"at least {self.least}, and " if self.least > 1 else ""
         return f"{least}as many as make {self.steps:,} steps"
 
     def epochs(self, per_epoch):

@@ -2,7 +2,7 @@
 
 Each epoch is one pass over the training set, with gradients, and one over the validation set,
 without. A step reads a batch, prepares the model's inputs from it, runs the model, whose `forward`
-is its loss, and updates the weights. What is around it lies elsewhere: flags.py has the flags,
+is its loss, and updates the weights. The rest is in other files: flags.py has the flags,
 run.py the checkpoints and the log, batches.py reads ahead, step.py has the optimizer, CUDA graphs
 and several processes.
 """

@@ -9,11 +9,8 @@ from torch import nn
 
 from runtime import processes
 
-batch_part = (
-    0,
-    1,
-    1,
-)  # of the batch at hand: this process's first row, the row after its last, and all rows
+# Of the batch at hand: this process's first row, the row after its last, and how many there are.
+batch_part = (0, 1, 1)
 
 
 @contextmanager

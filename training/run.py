@@ -50,8 +50,8 @@ def start(args):
 class Run:
     """What a training has done so far, and what it leaves in its folder.
 
-    history: a dict of numbers per epoch; progress: of an epoch that was interrupted, as of
-    `loop.run_pass`, else None; signals: those that came, see `stopping`.
+    history: a list of dicts of numbers, one per epoch; progress: of an epoch that was interrupted,
+    as of `loop.run_pass`, else None; signals: those that came, see `stopping`.
     """
 
     def __init__(self, model, optimizer, args, parents, steps, examples):
@@ -175,7 +175,7 @@ class Run:
             self.stop(number)
 
     def stop(self, number):
-        """Exit as a process does that the signal `number` ended, after saying how to go on."""
+        """Say how to continue, then exit with 128 + number, as a process killed by it does."""
         processes.wait()  # for the one that saves
         processes.say(f"stopped; {self.last_checkpoint()} continues with --resume")
         sys.exit(128 + int(number))
