@@ -1,7 +1,5 @@
 """Train the LSTM that predicts the next latent, on the latents that an autoencoder left."""
 
-from pathlib import Path
-
 import numpy as np
 
 from data.hdf5 import Videos, Windows
@@ -24,129 +22,90 @@ def flags():
         __doc__, LatentLSTM, save_to="runs/lstm", num_epochs=Steps(1000, least=60), lr=2e-3,
         schedule="cosine", amp=None,
     )  # fmt: skip
-    parser.explain(
-        "batch_size", f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows"
-    )
-    parser.add_argument("--data_file", default="runs/vcae/latents.hdf5", help="latents")
-    parser.add_argument(
-        "--seq_length",
-        type=limits.at_least(3),
-        help="frames per window; if not given: 20, or what half of the videos have",
-    )
-    parser.add_argument(
-        "--frame_skip",
-        type=limits.at_least(1),
-        help="take every N-th frame; if not given: as the data says",
-    )
-    parser.add_argument(
-        "--loss",
-        choices=LOSSES,
-        default="mse",
-        help="mse: squared error of Z; kl: KL(posterior || prediction); weighted: squared error "
-        "over the posterior's variance; distance: in posterior deviations, for slots; "
-        "mdn: mixture density",
-    )
-    parser.add_argument(
-        "--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse"
-    )
-    parser.add_argument(
-        "--mixtures", type=checkpoint.flag("mixtures"), default=5, help="Gaussians of --loss mdn"
-    )
-    parser.add_argument(
-        "--diffs", action=cli.Switch, default=False, help="read and predict differences in Z"
-    )
-    parser.add_argument(
-        "--rollout",
-        type=checkpoint.flag("free"),
-        help="last frames of a window trained in free running, 0: none, as in 2016; if not given: "
-        "half the window",
-    )
-    parser.add_argument(
-        "--residual",
-        choices=RESIDUALS,
-        help="what the LSTM predicts. none: Z; first: its difference from the last Z; second: its "
-        "difference from going on at the last speed; if not given: first if Z changes little from "
-        "frame to frame, as in films, else none",
-    )
-    parser.add_argument(
-        "--peepholes", action=cli.Switch, default=True, help="the 2016 cell, else torch.nn.LSTM"
-    )
-    parser.add_argument(
-        "--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units per layer"
-    )
-    parser.add_argument("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
-    parser.add_argument(
-        "--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input"
-    )
+    few = f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows"
+    parser.explain("batch_size", few)
+    add = parser.add_argument
+    add("--data_file", default="runs/vcae/latents.hdf5", help="latents")
+    length = "frames per window; if not given: 20, or what half of the videos have"
+    add("--seq_length", type=limits.at_least(3), help=length)
+    skip = "take every N-th frame; if not given: as the data says"
+    add("--frame_skip", type=limits.at_least(1), help=skip)
+    loss = """mse: squared error of Z; kl: KL(posterior || prediction); weighted: squared error
+        over the posterior's variance; distance: in posterior deviations, for slots; mdn: mixture
+        density"""
+    add("--loss", choices=LOSSES, default="mse", help=loss)
+    add("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
+    add("--mixtures", type=checkpoint.flag("mixtures"), default=5, help="Gaussians of --loss mdn")
+    add("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
+    free = """last frames of a window trained in free running; 0: none, as in 2016; if not given:
+        half the window"""
+    add("--rollout", type=checkpoint.flag("free"), help=free)
+    residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; second:
+        its difference from going on at the last speed; if not given: first if Z changes little
+        from frame to frame, as in films, else none"""
+    add("--residual", choices=RESIDUALS, help=residual)
+    cell = "the 2016 cell, else torch.nn.LSTM"
+    add("--peepholes", action=cli.Switch, default=True, help=cell)
+    add("--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units per layer")
+    add("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
+    add("--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input")
     return parser
 
 
 def main(args):
-    if args.kl_loss is not None:
-        args.loss = "kl" if args.kl_loss else "mse"
     latents = Videos(args.data_file, "train", "latents")
-    about = latents.attributes
-    if "slots" in about and (args.loss == "mdn" or args.diffs):
-        raise UserError(
-            f"--loss mdn and --diffs are for latents without slots, not {args.data_file}: leave "
-            "them out"
-        )
-    if args.loss == "distance" and "slots" not in about:
-        raise UserError(
-            f"--loss distance is for latents with slots, not {args.data_file}: take --loss weighted"
-        )
-    args.frame_skip = args.frame_skip or about["frame_skip"]
-    if args.seq_length is None:
-        others = Videos(args.data_file, "valid", "latents").starts
-        args.seq_length = usual_length(latents.starts, others, args.frame_skip)
-    args.rollout = (
-        min(args.seq_length // 2, args.seq_length - 3) if args.rollout is None else args.rollout
-    )
-    if args.rollout > args.seq_length - 3:
-        raise UserError(
-            f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower "
-            "it"
-        )
-    train, valid = (
-        Windows(args.data_file, split, args.seq_length, args.frame_skip, args.seed)
-        for split in ("train", "valid")
-    )
+    slots = latents.attributes.get("slots", 0)
+    settle_loss(args, slots)
+    settle_windows(args, latents)
+    train = Windows(args.data_file, "train", args.seq_length, args.frame_skip, args.seed)
+    valid = Windows(args.data_file, "valid", args.seq_length, args.frame_skip, args.seed)
     args.batch_size = args.batch_size or (128 if len(train) >= FEW else 16)
     if args.residual is None:
         args.residual = "first" if changes_little(train) and not args.diffs else "none"
     device = start(args)
-    run = Path(args.save_to)
-    processes.say(
-        f"{args.data_file}: {len(train)} training windows an epoch; {train.left_out} videos are "
-        "too short for one"
-    )
+    windows = f"{len(train)} training windows per epoch"
+    processes.say(f"{args.data_file}: {windows}; videos too short for one: {train.left_out}")
 
     model = new_network(
-        LatentLSTM,
-        device,
-        train.shape[-1],
-        args.lstm_n_hid,
-        args.layers,
-        args.dropout,
-        args.loss,
-        args.mixtures,
-        args.diffs,
-        args.peepholes,
-        free=args.rollout,
-        residual=args.residual,
-        slots=about.get("slots", 0),
-    )
-    # Both are named as seen from the run folder, so that the folders can move together.
-    beside = Path(args.data_file).resolve().parent
-    seen = {
-        name: files.relative(files.resolve(about[name], beside), run)
-        for name in ("codec", "data_file")
-    }
-    parents = {
-        "codec": {"path": seen["codec"], "id": about["codec_id"]},
-        "frames": {"path": seen["data_file"]},
-    }
-    fit(model, train, valid, args, device, parents)
+        LatentLSTM, device, z_dim=train.shape[-1], n_hid=args.lstm_n_hid, layers=args.layers,
+        dropout=args.dropout, loss=args.loss, mixtures=args.mixtures, diffs=args.diffs,
+        peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
+    )  # fmt: skip
+    fit(model, train, valid, args, device, parents_of(latents, args.save_to))
+
+
+def settle_loss(args, slots):
+    """Take up --kl_loss. Raises UserError if the loss does not go with the latents."""
+    if args.kl_loss is not None:
+        args.loss = "kl" if args.kl_loss else "mse"
+    latents = f"latents with{'' if slots else 'out'} slots, which {args.data_file} has"
+    if slots and (args.loss == "mdn" or args.diffs):
+        raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+    if args.loss == "distance" and not slots:
+        raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
+
+
+def settle_windows(args, latents):
+    """Set what is not given of the windows. Raises UserError if --rollout leaves no context."""
+    args.frame_skip = args.frame_skip or latents.attributes["frame_skip"]
+    if args.seq_length is None:
+        valid = Videos(args.data_file, "valid", "latents")
+        args.seq_length = usual_length(latents.starts, valid.starts, args.frame_skip)
+    longest = args.seq_length - 3  # two frames to read, so that there is a difference, and one more
+    if args.rollout is None:
+        args.rollout = min(args.seq_length // 2, longest)
+    if args.rollout > longest:
+        length = f"--seq_length {args.seq_length}"
+        raise UserError(f"--rollout {args.rollout} leaves no context in {length}: lower it")
+
+
+def parents_of(latents, run):
+    """The codec and the frames of a file of latents, named as seen from the folder `run`."""
+    attributes = latents.attributes
+    folder = latents.path.resolve().parent
+    codec = files.relative(files.resolve(attributes["codec"], folder), run)
+    frames = files.relative(files.resolve(attributes["data_file"], folder), run)
+    return {"codec": {"path": codec, "id": attributes["codec_id"]}, "frames": {"path": frames}}
 
 
 def changes_little(windows):
@@ -160,8 +119,7 @@ def changes_little(windows):
 
 
 def usual_length(train, valid, skip):
-    """A window of 20 frames, or the longest for which half of the training videos, and one for
-    validation, will do.
+    """A window of 20 frames, or the longest that half of the training videos have, and a valid one.
 
     train, valid: where their videos start, and the last one ends; skip: of the frames, every
     skip-th is taken.

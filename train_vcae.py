@@ -1,6 +1,4 @@
-"""Train the convolutional VAE of frames; leave its checkpoints, pictures, and the latents of all
-frames.
-"""
+"""Train the VAE of frames; leave its checkpoints, pictures, and the latents of all frames."""
 
 from pathlib import Path
 
@@ -39,37 +37,19 @@ ARCHS = {
 
 def flags():
     parser = Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
-    parser.add_argument(
-        "--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py"
-    )
-    parser.add_argument(
-        "--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers a latent"
-    )
-    parser.add_argument(
-        "--slots",
-        type=int,
-        choices=range(1, 5),
-        help="objects a frame, of --arch slots alone; if not given: as the data says",
-    )
-    parser.add_argument("--n_hid", type=checkpoint.flag("n_hid"), help="dense hidden units")
-    parser.add_argument(
-        "--nfilts",
-        type=checkpoint.flag("nfilts"),
-        help="deep, 2016: maps of the outermost convolution",
-    )
-    parser.add_argument(
-        "--fsize",
-        type=checkpoint.flag("fsize"),
-        default=3,
-        help="2016: filter size of the convolutions, odd",
-    )
-    parser.add_argument(
-        "--L", type=checkpoint.flag("L"), help="deep, 2016: posterior samples a frame"
-    )
-    parser.add_argument(
-        "--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian"
-    )
-    parser.add_argument("--beta", type=checkpoint.flag("beta"), help="weight of the KL term")
+    add = parser.add_argument
+    add("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
+    add("--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers per latent")
+    slots = "objects per frame, of --arch slots alone; if not given: as the data says"
+    add("--slots", type=int, choices=range(1, 5), help=slots)
+    add("--n_hid", type=checkpoint.flag("n_hid"), help="dense hidden units")
+    maps = "deep, 2016: maps of the outermost convolution"
+    add("--nfilts", type=checkpoint.flag("nfilts"), help=maps)
+    odd = "2016: filter size of the convolutions, odd"
+    add("--fsize", type=checkpoint.flag("fsize"), default=3, help=odd)
+    add("--L", type=checkpoint.flag("L"), help="deep, 2016: posterior samples per frame")
+    add("--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian")
+    add("--beta", type=checkpoint.flag("beta"), help="weight of the KL term")
     return parser
 
 
