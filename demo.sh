@@ -15,8 +15,8 @@ mnist() {
     echo "3/5 the LSTM: the next latent, from true latents and from its own"
     train train_lstm.py $lstm --data_file $vcae/latents.hdf5
     echo "4/5 test videos and their predictions"
-    $python sample_video.py --model $lstm/best.pt --prime 10 --predict 30 --dest $pictures
-    $python sample_video.py --model $lstm/best.pt --prime 10 --predict 20 --dest $pictures --format png --scale 1 >/dev/null
+    $python sample_video.py --model $lstm/best.pt --context 10 --horizon 30 --dest $pictures
+    $python sample_video.py --model $lstm/best.pt --context 10 --horizon 20 --dest $pictures --format png --scale 1 >/dev/null
     cp $vcae/pictures/reconstructions.png $pictures
     echo "5/5 how good the predictions are, beside rules that learn nothing"
     $python evaluate.py --model $lstm/best.pt --n 100 --dest $pictures
@@ -42,7 +42,7 @@ movie() {
     echo "6/6 shots and their predictions"
     local split
     for split in train test; do # scenes that the networks were trained on, and scenes that they were not
-        flags=(--model ${run}_lstm/best.pt --split $split --prime 8 --predict 20 --dest $pictures)
+        flags=(--model ${run}_lstm/best.pt --split $split --context 8 --horizon 20 --dest $pictures)
         $python sample_video.py "${flags[@]}"
         $python sample_video.py "${flags[@]}" --format png --scale 1 >/dev/null
         $python sample_video.py "${flags[@]}" --restore --dest ${pictures}_restored

@@ -17,7 +17,6 @@ SIZES = (
     "batch_size",
     "scale",
     "n",
-    "predict",
     "horizon",
     "seq_len",
     "frame_size",
