@@ -22,8 +22,8 @@ STAGES = {
     "vcae 2016": "train_vcae --arch 2016 --data_file frames.hdf5 --nfilts 1 --n_hid 5 --z_dim 4 --max_per_epoch 8",
     "slots": "train_vcae --data_file frames.hdf5 --arch slots --n_hid 8 --z_dim 10 --max_per_epoch 3",
     "cae": "train_cae --data_file frames.hdf5 --specstr d-.2,2-5,p-2,2-3,2-3,4 --max_per_epoch 6",
-    "deconv": "train_deconv --cae cae/best.pt --split_layer conv4 --max_per_epoch 6",
-    "vae": "train_vae_on_convs --cae cae/best.pt --deconv deconv/best.pt --n_hid 4 --z_dim 4 --crops 1 --lr 1e-3 "
+    "deconv": "train_deconv --arch 2016 --cae cae/best.pt --split_layer conv4 --max_per_epoch 6",
+    "vae": "train_vae_on_convs --arch 2016 --cae cae/best.pt --deconv deconv/best.pt --n_hid 4 --z_dim 4 --crops 1 --lr 1e-3 "
     "--max_per_epoch 6",
     "lstm": "train_lstm --data_file vcae/latents.hdf5 --seq_length 4 --lstm_n_hid 6 --rollout 1",
     "joint": "train_jointly --lstm lstm/best.pt --seq_length 6 --rollout 2",
