@@ -43,7 +43,10 @@ def flags():
 
 
 def main(args):
-    filetype = args.filetype or Path(args.dest).suffix.lstrip(".")
+    suffix = Path(args.dest).suffix.lstrip(".")
+    filetype = args.filetype or suffix
+    if suffix in WRITERS and suffix != filetype:
+        raise UserError(f"--dest {args.dest} is named {suffix}, not {filetype}: name another")
     if filetype not in WRITERS:
         suffixes = ", ".join(WRITERS)
         raise UserError(f"--dest {args.dest} has none of the suffixes {suffixes}: give --filetype")

@@ -115,6 +115,7 @@ CASES = [
     (MNIST, "--seqs 99999999999999999999", "--seqs"),
     (MNIST, "--seed 18446744073709551616", "--seed"),
     (MNIST, "--dest @new.avi", "--filetype"),
+    (MNIST, "--filetype npz --dest @new.hdf5", "new.hdf5 is named hdf5, not npz"),
     (MNIST, "--dest @nowhere.hdf5", "nowhere.hdf5 exists already"),
     (MNIST, "--mnist @text", "text is a file: name the folder"),
     (MNIST, "--dest @text/new.hdf5", "name another"),

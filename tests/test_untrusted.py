@@ -46,7 +46,7 @@ COUNTS = {
     "hdf5": 250,
     "idx": 100,
     "npy": 50,
-    "film": 100,
+    "film": 60,
 }  # mutations in CI; 20 times as many if slow
 SECONDS, MEGABYTES = 20, 400  # for one mutation, for all of them
 MODELS = (VCAE, SlotVAE, CAE, Deconvoluter, VAE, LatentLSTM, Joint)
