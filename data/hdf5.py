@@ -25,6 +25,7 @@ from data import hdf5_checks as checks
 from data.hdf5_checks import ATTRIBUTES, FORMAT
 from runtime import files, limits, processes
 from runtime.errors import UserError
+from runtime.files import refuse_existing
 
 SPLITS = ("train", "valid", "test")
 CHUNK = 16  # videos generated at a time: what fits into a core's cache
@@ -79,12 +80,6 @@ def open_checked(path):
         checks.check_signature(path)
         with open_file(path) as file:
             yield file
-
-
-def refuse_existing(path):
-    """Raise UserError if there is something at `path` already."""
-    if os.path.lexists(path):
-        raise UserError(f"{path} exists already; delete it, or name another place")
 
 
 def write_videos(dest, counts, make, attributes):

@@ -28,10 +28,9 @@ def atomic_write(path):
     cannot be written, or another process is writing it.
     """
     path = Path(path)
-    busy = f"{path} is being written by another process: wait for it, or name another"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with lock(tmp_path(path), busy):
+        with lock(tmp_path(path), being_written(path)):
             try:
                 yield tmp_path(path)
                 to_disk(tmp_path(path))
@@ -64,7 +63,6 @@ def atomic_folder(path):
     Raises UserError if it cannot be written, or another process is writing it.
     """
     path = Path(path)
-    busy = f"{path} is being written by another process: wait for it, or name another"
     try:
         tmp_path(path).mkdir(parents=True, exist_ok=True)
         mark = tmp_path(path) / ".lock"
@@ -72,9 +70,8 @@ def atomic_folder(path):
             raise UserError(
                 f"{tmp_path(path)}, where it would be made, holds something else: move it away"
             )
-        with lock(mark, busy):
-            if path.exists():  # made meanwhile
-                raise UserError(f"{path} exists already; delete it, or name another place")
+        with lock(mark, being_written(path)):
+            refuse_existing(path)  # made meanwhile
             for left in tmp_path(path).iterdir():  # by a run that was killed
                 if left != mark:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -83,6 +80,16 @@ def atomic_folder(path):
             tmp_path(path).rename(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error}): {way_out(error)}") from None
+
+
+def refuse_existing(path):
+    """Raise UserError if there is something at `path` already."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already; delete it, or name another place")
+
+
+def being_written(path):
+    return f"{path} is being written by another process: wait for it, or name another"
 
 
 def way_out(error):
