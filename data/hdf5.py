@@ -246,7 +246,7 @@ class Videos:
             count = self.shape[checks.ROW_AXIS[kind]]
             self.starts = checks.read_starts(file, path, split, kind, count)
         if kind == "latents":
-            checks.check_slots(path, self.shape[3], self.attributes.get("slots"))
+            checks.check_layout(path, self.shape[3], self.attributes)
 
     @property
     def array(self):

@@ -41,6 +41,7 @@ ATTRIBUTES = {
     "frame_rate": (1e-9, 1e9),
     "frame_skip": range(1, 2**31),
     "slots": range(1, 5),
+    **dict.fromkeys(("grid_rows", "grid_columns"), range(1, 2**10 + 1)),
     "num_sz": range(1, 2**9 + 1),
     "frame_size": range(2, 2**12 + 1),
     "nums_per_image": range(1, 2**10 + 1),
@@ -177,11 +178,15 @@ def read_starts(file, path, split, kind, count):
     return starts
 
 
-def check_slots(path, z_dim, slots):
-    """Raise UserError if `z_dim` numbers do not divide into the slots. slots: None, or a count."""
-    if slots and (z_dim % slots or z_dim // slots < MIN_SLOT):
+def check_layout(path, z_dim, attributes):
+    """Raise UserError if `z_dim` numbers do not divide into the slots or the grid that there are."""
+    slots = attributes.get("slots", 1)
+    places = attributes.get("grid_rows", 1) * attributes.get("grid_columns", 1)
+    too_short = slots > 1 and z_dim // slots < MIN_SLOT
+    if z_dim % slots or z_dim % places or too_short:
         raise UserError(
-            f"{path}: latents of {z_dim} numbers are not those of {slots} slots; make it again"
+            f"{path}: latents of {z_dim} numbers are not those of {slots} slots or {places} places; "
+            "make it again"
         )
 
 

@@ -212,7 +212,8 @@ class Deconvoluter(nn.Module):
 
     arch "2016": dropout, nearest upsampling for pools, full convolutions with tanh, dense layers
     left out; then a 3x3 convolution with tanh to the image. arch "deep": the same convolutions,
-    `nfilts` maps each, with batch norm and SiLU, and no dropout. Trained on the mean squared error.
+    `nfilts` maps each, with batch norm and SiLU, and no dropout. arch "grid": as "deep", but smooth:
+    bilinear upsampling, and edges repeated. Trained on the mean squared error.
     """
 
     def __init__(self, specstr, split_layer, channels=3, pxsh=0.5, arch="2016", nfilts=64):
@@ -231,11 +232,14 @@ class Deconvoluter(nn.Module):
         end = names.index(split_layer) + 1
         if names[end : end + 1] == [f"dropout{end + 1}"]:
             end += 1
+        # Beyond a frame's edge "grid" repeats the edge, where zeros would darken it.
+        padding = "replicate" if arch == "grid" else "zeros"
+        upsampling = "bilinear" if arch == "grid" else "nearest"
         painter = []
         maps = layers[names.index(split_layer)][2][0]
         for _, kind, numbers in reversed(layers[:end]):
             if kind == "pool":
-                painter.append(nn.Upsample(scale_factor=numbers[0]))
+                painter.append(nn.Upsample(scale_factor=numbers[0], mode=upsampling))
             elif kind == "dropout" and arch == "2016":
                 painter.append(noise.Dropout(*numbers))
             elif kind == "conv":
@@ -244,10 +248,16 @@ class Deconvoluter(nn.Module):
                     painter += [nn.Conv2d(maps, filters, size, padding=size - 1), nn.Tanh()]
                     maps = filters
                 else:
-                    painter += [nn.Conv2d(maps, nfilts, size, padding=size - 1, bias=False)]
-                    painter += [nn.BatchNorm2d(nfilts), nn.SiLU()]
+                    painter += [
+                        nn.Conv2d(
+                            maps, nfilts, size, padding=size - 1, bias=False, padding_mode=padding
+                        ),
+                        nn.BatchNorm2d(nfilts),
+                        nn.SiLU(),
+                    ]
                     maps = nfilts
-        self.painter = nn.Sequential(*painter, nn.Conv2d(maps, channels, 3, padding=1), nn.Tanh())
+        painter.append(nn.Conv2d(maps, channels, 3, padding=1, padding_mode=padding))
+        self.painter = nn.Sequential(*painter, nn.Tanh())
         if arch == "2016":
             self.apply(glorot)
 

@@ -1,9 +1,13 @@
-"""How the numbers of a latent are laid out: as one vector, or as slots, one per object.
+"""How the numbers of a latent are laid out: as one vector, as a grid of places, or as slots, one per
+object.
 
-In shapes B is the batch, S the slots (1 for a vector), T steps, n the numbers of one slot.
+In shapes B is the batch, S the slots or places (1 for a vector), T steps, n the numbers of one.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -13,6 +17,7 @@ class Vector(nn.Module):
     """
 
     count = 1
+    neighbours = 1  # latents that are read for one, itself included
     initial_scale = 1.0  # of the output's weights
     speed_scale = 1.0  # of speeds as they are read
 
@@ -29,12 +34,53 @@ class Vector(nn.Module):
         """The network's output as of latents (B, T, ...)."""
         return output
 
+    def with_neighbours(self, inputs):
+        """What the network reads, (B*S, T, neighbours * k), of the (B*S, T, k) of each latent."""
+        return inputs
+
     def only_moving(self, output):
         """The output with the means of what does not move zero."""
         return output
 
 
-class Slots(nn.Module):
+class Grid(Vector):
+    """Places of a frame, rows x columns, that share the network. Each also reads its neighbours.
+
+    A latent is the map (n, rows, columns) of `grid.grid_networks`, flattened.
+    """
+
+    SIDE = 5  # places across, of a neighbourhood
+    neighbours = SIDE**2
+    initial_scale = 0.1  # to begin near what the residual adds
+    speed_scale = 4.0
+
+    def __init__(self, z_dim, rows, columns):
+        super().__init__(z_dim // (rows * columns))
+        self.shape = (rows, columns)  # may be changed, for frames of another size
+
+    @property
+    def count(self):
+        return math.prod(self.shape)
+
+    def fold(self, sequence):
+        by_place = sequence.unflatten(3, (self.width, self.count))  # (B, T, rows, n, S)
+        return by_place.movedim(4, 1).flatten(0, 1)  # (B*S, T, rows, n)
+
+    def unfold(self, output):
+        by_place = output.unflatten(0, (-1, self.count))  # (B, S, T, rows, n)
+        return by_place.movedim(1, 4).flatten(3)  # (B, T, rows, n*S)
+
+    def with_neighbours(self, inputs):
+        """Outside the frame there are zeros."""
+        steps = inputs.shape[1]
+        maps = inputs.unflatten(0, (-1, *self.shape))  # (B, rows, columns, T, k)
+        maps = maps.permute(0, 3, 4, 1, 2).flatten(0, 1)  # (B*T, k, rows, columns)
+        near = F.unfold(maps, self.SIDE, padding=self.SIDE // 2)  # (B*T, k*neighbours, S)
+        near = near.unflatten(0, (-1, steps))  # (B, T, k*neighbours, S)
+        return near.movedim(3, 1).flatten(0, 1)  # (B*S, T, k*neighbours)
+
+
+class Slots(Vector):
     """`count` objects, one after the other in a latent: its look (z_what) and, the last two
     numbers, place (z_where).
 
@@ -47,11 +93,10 @@ class Slots(nn.Module):
     speed_scale = 8.0  # speeds are read in eighths of a half frame
 
     def __init__(self, z_dim, count):
-        super().__init__()
+        super().__init__(z_dim // count)
         self.count = count
-        self.width = z_dim // count
         is_place = torch.arange(self.width) >= self.width - 2
-        self.register_buffer("moves", is_place.float(), persistent=False)
+        self.moves.copy_(is_place)
 
     def split(self, latents):
         """Latents (..., z_dim) by slot: (..., S, n)."""
@@ -71,6 +116,12 @@ class Slots(nn.Module):
         return output
 
 
-def layout_of(z_dim, slots):
-    """The layout of latents of z_dim numbers with so many slots; 0: a vector."""
-    return Slots(z_dim, slots) if slots else Vector(z_dim)
+def layout_of(z_dim, slots, grid):
+    """The layout of latents of z_dim numbers: slots, if there are any; a grid (rows, columns), if
+    there is one; else a vector.
+    """
+    if slots:
+        return Slots(z_dim, slots)
+    if grid:
+        return Grid(z_dim, *grid)
+    return Vector(z_dim)

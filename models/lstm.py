@@ -33,7 +33,8 @@ class LatentLSTM(nn.Module):
                when sampling; 0 is the original's teacher forcing
     residual:  what is added to the means that the network puts out: a name in `residuals.RESIDUALS`
     slots:     objects, of as many numbers each, that follow one another in a latent
-               (`layouts.Slots`); 0: a vector
+               (`layouts.Slots`); 0: none
+    grid:      rows and columns of places that a latent is of (`layouts.Grid`); (): none
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class LatentLSTM(nn.Module):
         free=0,
         residual="none",
         slots=0,
+        grid=(),
     ):
         super().__init__()
         self.config = {
@@ -61,13 +63,14 @@ class LatentLSTM(nn.Module):
         self.peepholes = peepholes
         self.clip = clip
         self.free = free
-        self.layout = layout_of(z_dim, slots)
+        self.layout = layout_of(z_dim, slots, grid)
         self.loss = LOSSES[loss](mixtures)
         self.residual = RESIDUALS[residual](self.layout)
         self.rows = self.loss.rows
 
         width = self.layout.width
-        sizes = [(self.rows + self.residual.extra_rows) * width] + [n_hid] * layers
+        rows_read = self.rows + self.residual.extra_rows
+        sizes = [rows_read * width * self.layout.neighbours] + [n_hid] * layers
         self.layers = nn.ModuleList(self.new_layer(*pair) for pair in itertools.pairwise(sizes))
         self.output_shape = self.loss.output_shape(width)
         self.project = nn.Linear(n_hid, math.prod(self.output_shape))
@@ -138,7 +141,7 @@ class LatentLSTM(nn.Module):
         extra, base = self.residual.extra_and_base(latents[:, :, 0], mean_before)
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=2)
-        return inputs, base
+        return self.layout.with_neighbours(inputs), base
 
     def run_layers(self, x, states, weights):
         """x (B*S, T, inputs), each layer's state -> hiddens (B*S, T, n_hid), states after them."""

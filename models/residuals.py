@@ -34,6 +34,16 @@ class First(Nothing):
         return None, mean
 
 
+class Paced(First):
+    """As `First`; the last step is read, too."""
+
+    extra_rows = 1
+
+    def extra_and_base(self, mean, mean_before):
+        step = last_steps(mean, mean_before)
+        return self.layout.speed_scale * step, mean
+
+
 class Second(Nothing):
     """The output is the difference from going on at the last speed, which is read, too.
 
@@ -43,12 +53,17 @@ class Second(Nothing):
     extra_rows = 1
 
     def extra_and_base(self, mean, mean_before):
-        previous = torch.cat([mean_before, mean[:, :-1]], dim=1)  # (B, T, n)
-        step = self.layout.moves * (mean - previous)
+        step = self.layout.moves * last_steps(mean, mean_before)
         return self.layout.speed_scale * step, mean + step
 
     def mask(self, output):
         return self.layout.only_moving(output)
 
 
-RESIDUALS = {"none": Nothing, "first": First, "second": Second}
+RESIDUALS = {"none": Nothing, "first": First, "paced": Paced, "second": Second}
+
+
+def last_steps(mean, mean_before):
+    """The step that led to each mean, (B, T, n). Arguments as of `Nothing.extra_and_base`."""
+    previous = torch.cat([mean_before, mean[:, :-1]], dim=1)  # (B, T, n)
+    return mean - previous

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.grid import grid_networks
 from training.noise import Dropout, normal_like
 
 
@@ -69,7 +70,7 @@ class VCAE(VariationalAutoencoder):
 
     arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep":
     four strided convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16
-    inside). frame_shape: (channels, height, width); L: posterior samples a frame in training;
+    inside). arch "grid": `grid.grid_networks`. frame_shape: (channels, height, width); L: posterior samples a frame in training;
     binary: Bernoulli pixels, else Gaussian with a linear mean and a learned deviation; beta: weight
     of the KL term (Higgins et al. 2017).
     """
@@ -100,10 +101,14 @@ class VCAE(VariationalAutoencoder):
             self.encoder, self.decoder = shallow(
                 frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation
             )
-        else:
+        elif arch == "deep":
             self.encoder, self.decoder = deep(frame_shape, maps_out, z_dim, n_hid, nfilts)
-        self.mu = nn.Linear(n_hid, z_dim)
-        self.log_sigma = nn.Linear(n_hid, z_dim)
+        if arch == "grid":
+            networks = grid_networks(frame_shape, maps_out, z_dim, nfilts)
+            self.encoder, self.mu, self.log_sigma, self.decoder = networks
+        else:
+            self.mu = nn.Linear(n_hid, z_dim)
+            self.log_sigma = nn.Linear(n_hid, z_dim)
         if arch == "2016":
             self.apply(glorot)
         else:
@@ -117,7 +122,7 @@ class VAE(VariationalAutoencoder):
     """The VAE of a CAE's features, which are Gaussian.
 
     arch "2016": one hidden dense layer each way, softplus, a learned deviation of each feature.
-    arch "deep": that of `VCAE`, one deviation for all features. feature_shape: (maps, height,
+    arch "deep", "grid": those of `VCAE`, one deviation for all features. feature_shape: (maps, height,
     width). The features are normalised by each map's mean and standard deviation, which the model
     stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach
     features beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
@@ -155,10 +160,14 @@ class VAE(VariationalAutoencoder):
                 nn.Linear(n_hid, 2 * math.prod(feature_shape)),
                 nn.Unflatten(1, (2 * maps, height, width)),
             )
-        else:
+        elif arch == "deep":
             self.encoder, self.decoder = deep(feature_shape, maps, z_dim, n_hid, nfilts)
-        self.mu = nn.Linear(n_hid, z_dim)
-        self.log_sigma = nn.Linear(n_hid, z_dim)
+        if arch == "grid":
+            networks = grid_networks(feature_shape, maps, z_dim, nfilts)
+            self.encoder, self.mu, self.log_sigma, self.decoder = networks
+        else:
+            self.mu = nn.Linear(n_hid, z_dim)
+            self.log_sigma = nn.Linear(n_hid, z_dim)
         if arch == "2016":
             self.apply(glorot)
         else:

@@ -23,7 +23,7 @@ MAX_TEXT = 1000  # characters of a value or a path
 # range, or a number from low to high. The flags have the same limits. Add a line here for a new
 # hyper-parameter: `save` refuses a model that has one without.
 CONFIG = {
-    "arch": {"2016", "deep"},
+    "arch": {"2016", "deep", "grid"},
     "combine": {"sum", "max"},
     "loss": LOSSES.keys(),
     "residual": RESIDUALS.keys(),
@@ -110,6 +110,9 @@ def check_config(config):
         elif name in SHAPES:
             if len(value) != 3 or not all(type(n) is int and 1 <= n < MAX_SIDE for n in value):
                 raise ValueError(f"config: {name} is {value!s:.20}")
+        elif name == "grid":
+            if len(value) not in (0, 2) or not all(type(n) is int and n > 0 for n in value):
+                raise ValueError(f"config: {name} is {value!s:.20}")
         elif name not in CONFIG:
             raise ValueError(
                 f"config: {name!s:.20} has no line in CONFIG of training/checkpoint_checks.py, "
@@ -122,6 +125,9 @@ def check_config(config):
         divides = config["z_dim"] % slots == 0 and config["z_dim"] // slots >= MIN_SLOT
         if not divides or config.get("loss") == "mdn" or config.get("diffs"):
             raise ValueError(f"config: {slots} slots do not go with the rest of it")
+    grid = config.get("grid")
+    if grid and (slots or config["z_dim"] % math.prod(grid) or config.get("loss") == "mdn"):
+        raise ValueError(f"config: a grid of {grid} does not go with the rest of it")
 
 
 def check_shapes(tensors, config, kind):
