@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
+from skimage.filters import gaussian
 
 import evaluate
 import moving_mnist
@@ -376,6 +377,64 @@ def test_one_video_has_no_other_to_tell_its_digits_from(chain, tmp_path, capsys)
     for table in content["predictors"].values():
         assert not {"identity", "distance", "coherent", "tracked"} & table.keys()
     assert "coherent and tracked frames are not counted" in capsys.readouterr().out
+
+
+def moving_texture(path, steps, channels=1, size=(48, 64)):
+    """Videos of a smooth texture that moves right by each of `steps`, px per frame."""
+    height, width = size
+    rng = np.random.default_rng(0)
+    wide = rng.uniform(0, 255, (channels, height // 8, width // 4)).repeat(8, 1).repeat(8, 2)
+    wide = gaussian(wide, (0, 3, 3)).astype(np.uint8)
+    firsts = width // 2 - np.outer(steps, np.arange(8))  # (V, T)
+    videos = np.array([[wide[..., x : x + width] for x in row] for row in firsts])
+    return film(path, videos)
+
+
+def table_of(path, dest, *flags):
+    """What `evaluate.py` writes to metrics.json, of 4 frames fed in and 4 to predict."""
+    lengths = ["--context", 4, "--horizon", 4, "--device", "cpu"]
+    run(evaluate, "--data_file", path, "--dest", dest, *lengths, *flags)
+    return json.loads((dest / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (48, 64)), (3, (96, 80))])
+def test_motion_goes_on(tmp_path, channels, size):
+    path = moving_texture(tmp_path / "film.hdf5", [2, 3], channels, size)
+    table = table_of(path, tmp_path / "e")["predictors"]
+    copied, full, half = (
+        table[name]["mse"] for name in (baselines.COPY, baselines.FLOW, baselines.HALF_FLOW)
+    )
+    assert full < copied / 4
+    assert full < half < copied
+
+
+def test_where_nothing_moves_motion_that_goes_on_is_a_copy():
+    stills = np.random.default_rng(0).random((2, 1, 3, 16, 16), np.float32)
+    context = stills.repeat(4, axis=1)
+    motion = baselines.Motion()
+    for speed in (1.0, 0.5):
+        assert np.array_equal(motion.carry_on(speed, context, context), context)
+    line = context[..., :1, :]  # frames too small for a flow
+    assert np.array_equal(motion.carry_on(1.0, line, line), line)
+
+
+def test_both_speeds_share_one_flow_per_video(tmp_path, monkeypatch):
+    videos = []
+
+    def counted(*frames):
+        videos.append(frames)
+        return optical_flow(*frames)
+
+    optical_flow = baselines.optical_flow
+    monkeypatch.setattr(baselines, "optical_flow", counted)
+    monkeypatch.setattr(metrics, "CHUNK", 2)
+    table_of(moving_texture(tmp_path / "film.hdf5", [0, 1, 2]), tmp_path / "e")
+    assert len(videos) == 3
+
+
+def test_motion_is_a_rule_for_films_alone(chain, tmp_path):
+    table = table_of(chain / "frames.hdf5", tmp_path / "e")["predictors"]
+    assert not {baselines.FLOW, baselines.HALF_FLOW} & table.keys()
 
 
 def never(*_):
