@@ -135,7 +135,7 @@ def save_strips(path, videos, past, future, predictions):
     save_sheet(path, rows)
 
 
-def save_curves(path, curves):
+def save_curves(path, curves, title=""):
     """Plot {name: error of each frame ahead}, the errors' scale logarithmic."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
@@ -143,6 +143,7 @@ def save_curves(path, curves):
     for errors, style in zip(curves.values(), itertools.cycle(["-", "--", ":"]), strict=False):
         lines += axes.plot(range(1, len(errors) + 1), errors, style, marker=".")
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
+    axes.set_title(title)
     axes.grid(alpha=0.3)
     legend = figure.legend(
         lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small"

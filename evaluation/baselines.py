@@ -48,6 +48,16 @@ def collect(models, known, is_film, forget, samples, temperature):
     return predictors
 
 
+def name_compared(names, models):
+    """Of the predictors' names those that a film's table shows: copy, motion, and every `Trained`.
+
+    A model is shown in all its variants.
+    """
+    of_models = tuple(model.name for model in models)
+    rules = (COPY, FLOW, HALF_FLOW)
+    return [name for name in names if name in rules or name.startswith(of_models)]
+
+
 def in_pixels(mean_frame):
     """{name: predictor}; mean_frame: (channels, height, width), that of the training set."""
 
