@@ -45,7 +45,7 @@ def flags():
 def main(args):
     models = load_models(args)
     data_file = args.data_file or models[0].data_file
-    frames, corners, size = read_videos(data_file, models, args)
+    frames, corners, size, films = read_videos(data_file, models, args)
     known = read_known(data_file, models)
     predictors = baselines.collect(
         models, known, corners is None, args.forget, args.samples, args.temperature
@@ -74,11 +74,16 @@ def main(args):
         attributes["identity_threshold"] = digits.threshold
         attributes["identity_error"] = digits.error
     summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
-    tables.write_json(dest / "metrics.json", attributes, summary)
-    tables.write_csv(dest / "metrics.csv", scores)
+    by_film = tables.summarise_films(scores, films)
+    tables.write_json(dest / "metrics.json", attributes, summary, by_film)
+    tables.write_csv(dest / "metrics.csv", scores, by_film)
     tables.print_table(summary)
     curves = {name: rows["mse"].mean(0) for name, rows in scores.items()}
-    pictures.save_curves(dest / "horizon.png", curves)
+    if by_film:
+        print()
+        tables.print_films(by_film, baselines.name_compared(scores, models))
+        curves = by_film[tables.MEAN]["mse"]
+    pictures.save_curves(dest / "horizon.png", curves, tables.MEAN if by_film else "")
     figures.save_strips(dest / "strips.png", models, frames, args.context, args.seed)
     slotted = next(filter(figures.has_slots, models), None)
     if slotted:

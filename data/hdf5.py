@@ -3,9 +3,9 @@
 A file has a group per split, in which video v is rows `starts[v]:starts[v + 1]` of
     frames   (N, channels, height, width) uint8, or
     latents  (crops, N, 2, z_dim) float32: each frame's posterior mean and log-sigma.
-Generated digits add labels (V, digits) uint8 and positions (N, digits, 2) float32. The file's
-attributes hold what later stages need to know. A file appears only when it is complete, and is read
-lazily.
+Generated digits add labels (V, digits) uint8 and positions (N, digits, 2) float32. Films add films
+(V,), the name of each video's film. The file's attributes hold what later stages need to know. A
+file appears only when it is complete, and is read lazily.
 
 A file may come from anywhere: hdf5_checks.py has what is checked when one is opened.
 """
@@ -326,6 +326,14 @@ class Frames(Videos, Dataset):
         """
         with open_checked(self.path) as file:
             return checks.read_positions(file, self, count)
+
+    def films(self):
+        """The name of each video's film, an array (V,) of str, or None if the file has none.
+
+        Raises UserError if the file has some, but not one per video.
+        """
+        with open_checked(self.path) as file:
+            return checks.read_films(file, self)
 
     def evenly_spaced(self, count):
         """At most `count` frames, evenly spaced over the split, as a batch."""

@@ -215,6 +215,26 @@ def read_positions(file, frames, count):
     return positions
 
 
+def read_films(file, frames):
+    """The name of each video's film, (V,) of str, or None if the file has none.
+
+    What cannot be printed in a name becomes a question mark. Raises ValueError if the names are not
+    one per video of the `Frames`, or not of a fixed length.
+    """
+    stored = member(file, frames.split, "films")
+    if stored is None:
+        return None
+    count = len(frames.starts) - 1
+    if stored.dtype.kind != "S" or stored.dtype.itemsize > MAX_TEXT or stored.shape != (count,):
+        raise ValueError(f"{frames.split}/films is {stored.dtype} {stored.shape}")
+    check_storage(stored, frames.path)
+    return np.array([printable(name.decode(errors="replace")) for name in stored[:]])
+
+
+def printable(text):
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def check_storage(rows, path):
     """Raise ValueError if a dataset claims more than the file holds, or lies outside of it."""
     size = math.prod(rows.shape) * rows.dtype.itemsize

@@ -6,6 +6,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from runtime import files
@@ -135,14 +136,20 @@ def save_strips(path, videos, past, future, predictions):
     save_sheet(path, rows)
 
 
-def save_curves(path, curves):
+def save_curves(path, curves, title=""):
     """Plot {name: error of each frame ahead}, the errors' scale logarithmic."""
-    figure = Figure(figsize=(8, 7), layout="constrained")
+    legend_height = 0.18 * len(curves)  # inches
+    figure = Figure(figsize=(8, 6 + legend_height), layout="constrained")
     axes = figure.subplots()
     lines = []
-    for errors, style in zip(curves.values(), itertools.cycle(["-", "--", ":"]), strict=False):
-        lines += axes.plot(range(1, len(errors) + 1), errors, style, marker=".")
+    styles = itertools.cycle(["-", "--", ":"])
+    markers = [".", "x", "^"]  # another one where the ten colours begin again
+    for i, (errors, style) in enumerate(zip(curves.values(), styles, strict=False)):
+        marker = markers[i // 10 % len(markers)]
+        lines += axes.plot(range(1, len(errors) + 1), errors, style, marker=marker, markersize=5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="frames ahead", ylabel="squared error summed over a frame", yscale="log")
+    axes.set_title(title)
     axes.grid(alpha=0.3)
     legend = figure.legend(
         lines, [""] * len(lines), loc="outside lower left", frameon=False, fontsize="small"

@@ -27,7 +27,9 @@ DARK = 12
 
 
 def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attributes):
-    """Write the small frames of `films` and the bounds of their shots, each split's films in order.
+    """Write the small frames of `films`, and the bounds and the film of each shot.
+
+    The films of a split are written in order.
 
     A film with a `split` goes there in one piece; one without is divided. shape: (channels, height,
     width) of the small frames; rate: frames per second; shares: three integers, the parts of train,
@@ -36,6 +38,7 @@ def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attri
     is left of a split that should have something.
     """
     videos = {split: [] for split in hdf5.SPLITS}
+    names = {split: [] for split in hdf5.SPLITS}  # of each video's film
     total = sum(ticks(film, rate) for film in films)
     all_cuts = 0
     first = 0
@@ -45,7 +48,7 @@ def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attri
         tempfile.TemporaryFile(dir=Path(dest).parent) as file,
     ):
         with tqdm(total=total, desc="decoding", unit="frame", disable=None) as progress:
-            for film in films:
+            for film, name in zip(films, name_films(films), strict=True):
                 try:
                     differences, brightness = decode(film, rate, shape, file, progress)
                 except UserError as error:
@@ -64,11 +67,21 @@ def write_films(dest, films, shape, rate, shares, detect_cuts, min_frames, attri
                 film.shots = sum(map(len, spans.values()))
                 for split in hdf5.SPLITS:
                     videos[split] += [(first + a, first + b) for a, b in spans[split]]
+                    names[split] += [name] * len(spans[split])
                 first += film.frames
                 all_cuts += len(cuts)
         check_filled(videos, films, shares, min_frames, all_cuts)
         copy(mapped(file, 0, first, shape), videos, target)
+        for split in hdf5.SPLITS:
+            target[split]["films"] = np.array(names[split], np.bytes_)
     return {split: (count_frames(spans), len(spans)) for split, spans in videos.items()}
+
+
+def name_films(films):
+    """Each film's path from the folder that holds them all, as bytes."""
+    paths = [os.path.abspath(film.path) for film in films]
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.fsencode(os.path.relpath(path, folder)) for path in paths]
 
 
 def count_frames(spans):

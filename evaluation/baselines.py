@@ -10,18 +10,27 @@ from functools import partial
 
 import numpy as np
 import torch
+from skimage.registration import optical_flow_tvl1
+from skimage.transform import warp
 
 COPY = "copy of the last frame"
+FLOW = "motion goes on"
+HALF_FLOW = "motion goes on, half speed"
+ATTACHMENT = 15  # of the flow to the frames: smaller is smoother
 
 
 def collect(models, known, is_film, forget, samples, temperature):
     """All predictors to measure, {name: predictor}.
 
     models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; is_film:
-    also measure the models with the codec's loss restored; forget: also without memory; samples:
-    also the best of that many at the `temperature`, if any.
+    also measure motion that goes on, and the models with the codec's loss restored; forget: also
+    without memory; samples: also the best of that many at the `temperature`, if any.
     """
     predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
+    if is_film:
+        motion = Motion()
+        predictors[FLOW] = partial(motion.carry_on, 1.0)
+        predictors[HALF_FLOW] = partial(motion.carry_on, 0.5)
     first_with = {model.codec.identity: model for model in reversed(models)}
     for model in first_with.values():
         note = f", codec of {model.name}" if len(first_with) > 1 else ""
@@ -37,6 +46,16 @@ def collect(models, known, is_film, forget, samples, temperature):
             name = f"{model.name}, best of {samples} samples"
             predictors[name] = partial(model.best_of, samples, temperature)
     return predictors
+
+
+def name_compared(names, models):
+    """Of the predictors' names those that a film's table shows: copy, motion, and every `Trained`.
+
+    A model is shown in all its variants.
+    """
+    of_models = tuple(model.name for model in models)
+    rules = (COPY, FLOW, HALF_FLOW)
+    return [name for name in names if name in rules or name.startswith(of_models)]
 
 
 def in_pixels(mean_frame):
@@ -65,6 +84,43 @@ def in_pixels(mean_frame):
 def repeat(frames, future):
     """One frame per video, (V, channels, height, width), for as long as the future is."""
     return np.broadcast_to(frames[:, None], future.shape)
+
+
+class Motion:
+    """Motion that goes on: the last frame, moved further along its optical flow.
+
+    The flow is that of the last two context frames (TV-L1, Zach et al. 2007). It is kept for the
+    next call with the same context: predictors that differ in speed share it.
+    """
+
+    def __init__(self):
+        self.context = None
+        self.flows = []
+
+    def carry_on(self, speed, context, future):
+        """Frame h ahead: I_h(x) = I_0(x + speed * h * f(x)), where I_-1(x + f(x)) = I_0(x)."""
+        if context is not self.context:
+            self.context = context
+            self.flows = [optical_flow(video[-2], video[-1]) for video in context]
+        pixels = np.indices(context.shape[3:])  # (2, height, width)
+        predicted = np.empty_like(future)
+        for v, flow in enumerate(self.flows):
+            for h in range(future.shape[1]):
+                source = pixels + speed * (h + 1) * flow
+                for c, channel in enumerate(context[v, -1]):
+                    predicted[v, h, c] = warp(channel, source, order=1, mode="edge")
+        return predicted
+
+
+def optical_flow(previous, last):
+    """Where each pixel of the last frame was in the one before, relative to it.
+
+    Frames are (channels, height, width). The flow is (2, height, width), rows and columns, in
+    pixels. Frames one pixel high or wide have no gradient, and no flow.
+    """
+    if min(last.shape[1:]) < 2:
+        return np.zeros((2, *last.shape[1:]), np.float32)
+    return optical_flow_tvl1(last.mean(0), previous.mean(0), attachment=ATTACHMENT)
 
 
 def in_latents(codec, note=""):

@@ -18,6 +18,7 @@ COLUMNS = {  # of the printed table: title, measure, format
     "lost": ("lost", ".1%"),
     "primed MSE": ("primed", ".1f"),
 }
+MEAN = "mean over films"
 
 
 def summarise(scores, runs, interval):
@@ -48,22 +49,58 @@ def defined_mean(values):
     return float(defined.mean()) if len(defined) else None
 
 
-def write_json(path, attributes, summary):
+def summarise_films(scores, films):
+    """Squared errors by film: {film: {"windows": count, "mse": {predictor: (H,)}}}.
+
+    The last entry, MEAN, is their mean, in which each film weighs the same. With fewer than two
+    films there are no entries. scores: {predictor: {metric: (V, H)}}; films: the name of each
+    video's film, (V,), or None.
+    """
+    if films is None or len(set(films)) < 2:
+        return {}
+    by_film = {}
+    for film in dict.fromkeys(films.tolist()):
+        chosen = films == film  # (V,)
+        errors = {name: measured["mse"][chosen].mean(0) for name, measured in scores.items()}
+        by_film[film] = {"windows": int(chosen.sum()), "mse": errors}
+    means = {}
+    for name in scores:
+        means[name] = np.mean([row["mse"][name] for row in by_film.values()], axis=0)
+    return by_film | {MEAN: {"windows": len(films), "mse": means}}
+
+
+def write_json(path, attributes, summary, by_film):
+    """by_film: as of `summarise_films`; it is left out if it is empty."""
+    content = {"about": attributes, "predictors": summary}
+    if by_film:
+        content["predictors"] = {
+            name: row | {"mse_by_horizon_mean_over_films": by_film[MEAN]["mse"][name].tolist()}
+            for name, row in summary.items()
+        }
+        content["films"] = {
+            film: {
+                "windows": row["windows"],
+                "mse": {name: float(errors.mean()) for name, errors in row["mse"].items()},
+            }
+            for film, row in by_film.items()
+        }
     with files.atomic_write(path) as tmp:
-        tmp.write_text(
-            json.dumps({"about": attributes, "predictors": summary}, indent=1, allow_nan=False)
-        )
+        tmp.write_text(json.dumps(content, indent=1, allow_nan=False))
 
 
-def write_csv(path, scores):
-    """A line for each predictor and frame ahead; what is not defined is left empty."""
+def write_csv(path, scores, by_film):
+    """A line for each predictor and frame ahead; what is not defined is left empty.
+
+    by_film: as of `summarise_films`; each film is a column.
+    """
     columns = [metric for metric in next(iter(scores.values())) if metric != "primed"]
     with files.atomic_write(path) as tmp, open(tmp, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["predictor", "frame", *columns])
+        writer.writerow(["predictor", "frame", *columns, *(f"mse, {film}" for film in by_film)])
         for name, measured in scores.items():
             for t in range(measured["mse"].shape[1]):
                 means = [defined_mean(measured[metric][:, t]) for metric in columns]
+                means += [row["mse"][name][t] for row in by_film.values()]
                 writer.writerow([name, t + 1, *(cell(mean, ".6g") for mean in means)])
 
 
@@ -72,7 +109,7 @@ def print_table(summary):
     first = next(iter(summary.values()))
     kinds = [kind for kind in ("coherent", "tracked") if kind in first]
     header = ["predictor", "MSE (95 %)", *COLUMNS, *(f"{kind} frames" for kind in kinds)]
-    print("|", " | ".join(header), "|")
+    print_row(header)
     print("|---" * len(header) + "|")
     for name, row in summary.items():
         mse = cell(row["mse"], ".1f")
@@ -81,8 +118,21 @@ def print_table(summary):
             mse += f" ({low:.1f} to {high:.1f})"
         measures = [cell(row.get(metric), form) for metric, form in COLUMNS.values()]
         medians = [cell(row[kind]["median"], "g") for kind in kinds]
-        escaped = name.replace("|", "\\|")
-        print("|", " | ".join([escaped, mse, *measures, *medians]), "|")
+        print_row([name, mse, *measures, *medians])
+
+
+def print_films(by_film, predictors):
+    """Print the mean squared errors of some predictors by film, in Markdown."""
+    header = ["film", "windows", *predictors]
+    print_row(header)
+    print("|---" * len(header) + "|")
+    for film, row in by_film.items():
+        errors = [cell(row["mse"][name].mean(), ".1f") for name in predictors]
+        print_row([film, str(row["windows"]), *errors])
+
+
+def print_row(cells):
+    print("|", " | ".join(text.replace("|", "\\|") for text in cells), "|")
 
 
 def cell(number, form):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
+from skimage.filters import gaussian
 
 import evaluate
 import moving_mnist
@@ -105,11 +106,11 @@ def test_tables_leave_out_what_is_not_defined(tmp_path, capsys):
     scores = {"a|b": columns}
     summary = tables.summarise(scores, {"a|b": {}}, metrics.bootstrap)
     assert summary["a|b"]["mass"] == 2
-    tables.write_json(tmp_path / "m.json", {}, summary)
+    tables.write_json(tmp_path / "m.json", {}, summary, {})
     json.loads(
         (tmp_path / "m.json").read_text(), parse_constant=pytest.fail
     )  # NaN and Infinity are not JSON
-    tables.write_csv(tmp_path / "m.csv", scores)
+    tables.write_csv(tmp_path / "m.csv", scores, {})
     with open(tmp_path / "m.csv") as file:
         assert [(row["mass"], row["sharpness"]) for row in csv.DictReader(file)] == [
             ("2", ""),
@@ -167,7 +168,7 @@ def check_reference_figures(path):
     """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the
     mean frame 150.
     """
-    frames, _, _ = read_windows(path, "test", 20)
+    frames, _, _, _ = read_windows(path, "test", 20)
     past, future = np.split(frames / np.float32(255), 2, axis=1)
     rules = baselines.in_pixels(future.mean((0, 1)))
     figures = {
@@ -191,7 +192,7 @@ def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
 
 
 def test_digits_are_found_where_they_are(benchmark):
-    frames, corners, size = read_windows(benchmark, "test", 20, count=40)
+    frames, corners, size, _ = read_windows(benchmark, "test", 20, count=40)
     frames = frames / np.float32(255)
     digits = metrics.Digits(frames, corners, size)
     assert 0.4 < digits.threshold < 0.8
@@ -205,7 +206,7 @@ def test_digits_are_found_where_they_are(benchmark):
 
 
 def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(benchmark):
-    frames, corners, size = read_windows(benchmark, "test", 20, count=40)
+    frames, corners, size, _ = read_windows(benchmark, "test", 20, count=40)
     frames = frames / np.float32(255)
     digits, future = metrics.Digits(frames, corners, size), frames[:, 10:]
     scores = {}
@@ -315,14 +316,19 @@ def test_the_order_of_an_array_is_doubted_only_where_it_shows(benchmark):
         assert not is_video_first(unclear.swapaxes(0, 1))
 
 
-def film(path, videos):
-    """A file of videos (V, T, channels, height, width) uint8, the same in each split."""
+def film(path, videos, names=None):
+    """A file of videos (V, T, channels, height, width) uint8, the same in each split.
+
+    names: of each video's film.
+    """
     with hdf5.create(
         path, "frames", {"source": "film", "frame_rate": 10.0, "frame_skip": 1}
     ) as file:
         for split in hdf5.SPLITS:
             file[f"{split}/frames"] = videos.reshape(-1, *videos.shape[2:])
             file[f"{split}/starts"] = np.arange(len(videos) + 1) * videos.shape[1]
+            if names:
+                file[f"{split}/films"] = np.array(names, np.bytes_)
     return path
 
 
@@ -376,6 +382,122 @@ def test_one_video_has_no_other_to_tell_its_digits_from(chain, tmp_path, capsys)
     for table in content["predictors"].values():
         assert not {"identity", "distance", "coherent", "tracked"} & table.keys()
     assert "coherent and tracked frames are not counted" in capsys.readouterr().out
+
+
+def moving_texture(path, steps, channels=1, size=(48, 64)):
+    """Videos of a smooth texture that moves right by each of `steps`, px per frame."""
+    height, width = size
+    rng = np.random.default_rng(0)
+    wide = rng.uniform(0, 255, (channels, height // 8, width // 4)).repeat(8, 1).repeat(8, 2)
+    wide = gaussian(wide, (0, 3, 3)).astype(np.uint8)
+    firsts = width // 2 - np.outer(steps, np.arange(8))  # (V, T)
+    videos = np.array([[wide[..., x : x + width] for x in row] for row in firsts])
+    return film(path, videos)
+
+
+def table_of(path, dest, *flags):
+    """What `evaluate.py` writes to metrics.json, of 4 frames fed in and 4 to predict."""
+    lengths = ["--context", 4, "--horizon", 4, "--device", "cpu"]
+    run(evaluate, "--data_file", path, "--dest", dest, *lengths, *flags)
+    return json.loads((dest / "metrics.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (48, 64)), (3, (96, 80))])
+def test_motion_goes_on(tmp_path, channels, size):
+    path = moving_texture(tmp_path / "film.hdf5", [2, 3], channels, size)
+    table = table_of(path, tmp_path / "e")["predictors"]
+    copied, full, half = (
+        table[name]["mse"] for name in (baselines.COPY, baselines.FLOW, baselines.HALF_FLOW)
+    )
+    assert full < copied / 4
+    assert full < half < copied
+
+
+def test_where_nothing_moves_motion_that_goes_on_is_a_copy():
+    stills = np.random.default_rng(0).random((2, 1, 3, 16, 16), np.float32)
+    context = stills.repeat(4, axis=1)
+    motion = baselines.Motion()
+    for speed in (1.0, 0.5):
+        assert np.array_equal(motion.carry_on(speed, context, context), context)
+    line = context[..., :1, :]  # frames too small for a flow
+    assert np.array_equal(motion.carry_on(1.0, line, line), line)
+
+
+def test_both_speeds_share_one_flow_per_video(tmp_path, monkeypatch):
+    videos = []
+
+    def counted(*frames):
+        videos.append(frames)
+        return optical_flow(*frames)
+
+    optical_flow = baselines.optical_flow
+    monkeypatch.setattr(baselines, "optical_flow", counted)
+    monkeypatch.setattr(metrics, "CHUNK", 2)
+    table_of(moving_texture(tmp_path / "film.hdf5", [0, 1, 2]), tmp_path / "e")
+    assert len(videos) == 3
+
+
+def test_motion_is_a_rule_for_films_alone(chain, tmp_path):
+    table = table_of(chain / "frames.hdf5", tmp_path / "e")["predictors"]
+    assert not {baselines.FLOW, baselines.HALF_FLOW} & table.keys()
+
+
+def brightening(steps, length=8):
+    """Videos (V, length, 1, 4, 4) that grow by each of `steps` grey levels per frame."""
+    levels = np.outer(steps, np.arange(length))  # (V, T)
+    return np.broadcast_to(levels[..., None, None, None], (*levels.shape, 1, 4, 4)).astype(np.uint8)
+
+
+def test_each_film_weighs_the_same(tmp_path, capsys):
+    """Of frames that grow by s per frame, copying errs by 16 (h s / 255)^2 at frame h."""
+    names = ["a/x.mp4", "a/x.mp4", "a/x.mp4", "b|y.mp4"]
+    path = film(tmp_path / "film.hdf5", brightening([3, 6, 9, 12]), names)
+    content = table_of(path, tmp_path / "e")
+
+    grows = np.square(np.arange(1, 5)) * 16 / 255**2  # (H,), where s is 1
+    first = (9 + 36 + 81) / 3 * grows
+    second = 144 * grows
+    copied = content["predictors"][baselines.COPY]
+    mean = copied["mse_by_horizon_mean_over_films"]
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-4)
+    assert copied["mse"] == pytest.approx((3 * first + second).mean() / 4, rel=1e-4)
+    films = content["films"]
+    assert [films[film]["windows"] for film in films] == [3, 1, 4]
+    errors = [films[film]["mse"][baselines.COPY] for film in films]
+    assert errors == pytest.approx([first.mean(), second.mean(), np.mean(mean)], rel=1e-4)
+
+    with open(tmp_path / "e/metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["predictor"] == baselines.COPY]
+    found = [float(row["mse, b|y.mp4"]) for row in rows]
+    np.testing.assert_allclose(found, second, rtol=1e-4)
+    found = [float(row["mse, mean over films"]) for row in rows]
+    np.testing.assert_allclose(found, mean, rtol=1e-4)
+
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    rules = [baselines.COPY, baselines.FLOW, baselines.HALF_FLOW]
+    assert table[0] == f"| film | windows | {' | '.join(rules)} |"
+    assert table[2].startswith(f"| a/x.mp4 | 3 | {first.mean():.1f} |")
+    assert table[3].startswith(f"| b\\|y.mp4 | 1 | {second.mean():.1f} |")
+    assert table[4].startswith(f"| mean over films | 4 | {np.mean(mean):.1f} |")
+
+
+@pytest.mark.parametrize("names", [None, ["a.mp4"] * 2])
+def test_one_film_has_no_table_by_film(names, tmp_path, capsys):
+    path = film(tmp_path / "film.hdf5", brightening([3, 6]), names)
+    content = table_of(path, tmp_path / "e")
+    assert content.keys() == {"about", "predictors"}
+    assert "mse_by_horizon_mean_over_films" not in content["predictors"][baselines.COPY]
+    assert "film |" not in capsys.readouterr().out
+    assert "films" not in (tmp_path / "e/metrics.csv").read_text()
+
+
+def test_a_window_is_from_the_film_of_its_video(tmp_path):
+    videos = brightening([1, 2, 3], length=10)
+    path = film(tmp_path / "film.hdf5", videos, ["a", "b", "c"])
+    frames, _, _, films = read_windows(path, "test", 4, stride=3)
+    steps = frames[:, 1, 0, 0, 0] - frames[:, 0, 0, 0, 0]
+    assert films.tolist() == ["abc"[step - 1] for step in steps]
+    assert len(films) == 9
 
 
 def never(*_):

@@ -87,6 +87,33 @@ def test_frames_are_read_by_batch_and_by_video(tmp_path, storage):
     assert np.array_equal(copy.video(0), frames[:4])
 
 
+def with_films(path, names):
+    """A file of two videos, with `names` (anything) as those of their films."""
+    with hdf5.create(path, "frames", ABOUT, replace=True) as file:
+        file["train/starts"] = np.array([0, 4, 10])
+        file["train/frames"] = np.zeros((10, 1, 4, 4), np.uint8)
+        if names is not None:
+            file["train/films"] = names
+    return Frames(path, "train")
+
+
+def test_names_of_films(tmp_path):
+    path = tmp_path / "f.hdf5"
+    assert with_films(path, None).films() is None
+    names = np.array(["b/Kühe.mp4".encode(), b"a\x1b[2J\xff"])
+    assert with_films(path, names).films().tolist() == ["b/Kühe.mp4", "a?[2J\ufffd"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [np.zeros(2, np.int64), np.array([b"a"]), np.bytes_("a"), ["a", "b"], np.zeros(2, "S5000")],
+    ids=["numbers", "too few", "one for all", "of any length", "too long"],
+)
+def test_names_that_are_none_of_films_are_refused(names, tmp_path):
+    with pytest.raises(UserError, match=r"f\.hdf5 cannot be read .*train/films"):
+        with_films(tmp_path / "f.hdf5", names).films()
+
+
 def test_a_file_appears_only_when_whole(tmp_path):
     path = tmp_path / "deep" / "f.hdf5"
     with pytest.raises(ZeroDivisionError), hdf5.create(path, "frames", {}):

@@ -487,6 +487,30 @@ def test_films_are_split_each_and_share_a_size_and_a_rate(tmp_path):
         assert abs(rows[10].astype(int).mean() - SCENES[3 + i].mean()) < 2
 
 
+def test_each_shot_has_its_films_name(tmp_path):
+    folder = tmp_path / "films"
+    (folder / "walking").mkdir(parents=True)
+    film(folder / "Kühe.mkv", [SCENES[i // 10] for i in range(30)])
+    film(folder / "walking" / "a.mkv", [SCENES[3 + i // 10] for i in range(30)])
+    make(tmp_path, folder, "--split", "2/1/0")
+    dest = tmp_path / "out" / "movie.hdf5"
+    names = ["Kühe.mkv", "walking/a.mkv"]
+    assert hdf5.Frames(dest, "train").films().tolist() == [names[0]] * 2 + [names[1]] * 2
+    assert hdf5.Frames(dest, "valid").films().tolist() == names
+    with h5py.File(dest) as file:
+        assert len(file["test/films"]) == 0
+
+
+def test_films_of_one_name_in_two_folders_are_two(tmp_path):
+    paths = [tmp_path / "one" / "a.mkv", tmp_path / "two" / "a.mkv"]
+    for path in paths:
+        path.parent.mkdir()
+        film(path, [SCENES[0]] * 5)
+    make(tmp_path, *paths, *ALL)
+    names = hdf5.Frames(tmp_path / "out" / "movie.hdf5", "train").films()
+    assert names.tolist() == ["one/a.mkv", "two/a.mkv"]
+
+
 def animation(path, levels, **options):
     first, *rest = [Image.fromarray(still(level)) for level in levels]
     first.save(path, save_all=True, append_images=rest, **options)

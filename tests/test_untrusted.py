@@ -266,7 +266,7 @@ def test_hdf5_of_the_older_format_is_refused_unopened(tmp_path):
 
 def test_all_metadata_of_hdf5_has_checksums(tmp_path):
     """Where no byte of a row is, a changed bit is either refused or lies in what nobody reads."""
-    frames, _ = make_hdf5(tmp_path)
+    frames = make_hdf5(tmp_path)[0]
     data, whole = frames.read_bytes(), Frames(frames, "valid").attributes
     for at in range(0, 600):
         frames.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
@@ -456,12 +456,17 @@ def make_hdf5(folder):
             file[f"{split}/starts"] = np.array([0, 3, 8])
             file[f"{split}/labels"] = np.zeros((2, 1), np.uint8)
             file[f"{split}/positions"] = np.full((8, 1, 2), 4, np.float32)
+    with hdf5.create(folder / "film.hdf5", "frames", ABOUT, replace=True) as file:
+        for split in hdf5.SPLITS:
+            file[f"{split}/frames"] = rng.integers(0, 256, (8, 1, 16, 16), np.uint8)
+            file[f"{split}/starts"] = np.array([0, 3, 8])
+            file[f"{split}/films"] = np.array([b"a.mp4", b"b.mp4"])
     about = {**ABOUT, "codec": "vcae.pt", "codec_id": "x", "data_file": "frames.hdf5", "slots": 2}
     with hdf5.create(folder / "latents.hdf5", "latents", about, replace=True) as file:
         for split in hdf5.SPLITS:
             file[f"{split}/latents"] = rng.standard_normal((2, 8, 2, 6)).astype(np.float32)
             file[f"{split}/starts"] = np.array([0, 3, 8])
-    return [folder / "frames.hdf5", folder / "latents.hdf5"]
+    return [folder / "frames.hdf5", folder / "film.hdf5", folder / "latents.hdf5"]
 
 
 def read_hdf5(path):
