@@ -1,5 +1,6 @@
-"""Train the convolutional autoencoder of a movie's frames; its convolutions become the feature
-extractor.
+"""Train the convolutional autoencoder of a movie's frames.
+
+Its convolutions become the feature extractor.
 """
 
 from pathlib import Path

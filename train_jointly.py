@@ -1,5 +1,6 @@
-"""Train an LSTM and its autoencoder together, on the pixels of free-running frames of videos made
-on the way.
+"""Train an LSTM and its autoencoder together, on the pixels of free-running frames.
+
+The videos are generated on the fly.
 """
 
 from pathlib import Path

@@ -1,5 +1,6 @@
-"""Train the VAE of a CAE's features; leave its checkpoint, pictures of the whole chain, the latents
-of all frames.
+"""Train the VAE of a CAE's features.
+
+It leaves its checkpoint, pictures of the whole chain, and the latents of all frames.
 """
 
 from pathlib import Path

@@ -118,8 +118,9 @@ def main(args):
 
 
 def count_slots(args, about):
-    """Settle --slots. Raises UserError if the frames, or the flags, are not such that slots can be
-    made of them.
+    """Settle --slots.
+
+    Raises UserError if the frames or the flags do not allow slots.
     """
     if "num_sz" not in about:
         raise UserError(

@@ -11,8 +11,9 @@ PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name f
 
 
 class Steps:
-    """The default of --num_epochs: as many as make N steps, whatever the dataset's size, at least
-    `least`.
+    """The default of --num_epochs: as many as make N steps, whatever the dataset's size.
+
+    least: but at least that many epochs.
     """
 
     def __init__(self, steps, least=1):
@@ -24,7 +25,7 @@ class Steps:
         return f"{least}as many as make {self.steps:,} steps"
 
     def epochs(self, per_epoch):
-        """How many epochs that is, with so many steps per epoch."""
+        """How many epochs that is, with `per_epoch` steps in each."""
         return max(round(self.steps / per_epoch), self.least)
 
 
@@ -106,8 +107,9 @@ class Parser(cli.Parser):
         return args
 
     def set_early_defaults(self, argv):
-        """Take the defaults that --arch and --resume bring, so that --help shows the values that
-        will be used.
+        """Take the defaults that --arch and --resume bring.
+
+        So that --help shows the values that will be used.
         """
         early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
         early.error = lambda message: None  # the full parser will report it
@@ -127,8 +129,9 @@ class Parser(cli.Parser):
 
 
 def for_run_folder(args):
-    """The flags as a checkpoint stores them: paths relative to the run folder, so that it resumes
-    from anywhere.
+    """The flags as a checkpoint stores them.
+
+    Paths are relative to the run folder, so that it resumes from anywhere.
     """
     flags = vars(args)
     paths = {name: files.relative(flags[name], args.save_to) for name in PATHS if flags.get(name)}
@@ -142,8 +145,9 @@ def from_run_folder(stored, run):
 
 
 def found(path, run):
-    """A stored path as seen from here. Older code stored it relative to where the training was
-    started.
+    """A stored path as seen from here.
+
+    Older code stored it relative to where the training was started.
     """
     placed = files.resolve(path, run)
     if os.path.exists(path) and not os.path.exists(placed):
