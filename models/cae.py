@@ -187,7 +187,7 @@ class CAE(nn.Module):
         return frames.float() / 255 - self.pxsh
 
     def features(self, x, split_layer):
-        """What the convolution `split_layer` puts out for shifted frames x, before bias and tanh."""
+        """What the convolution `split_layer` gives for shifted frames x, before bias and tanh."""
         for name, layer in self.layers.items():
             if name == split_layer:
                 return layer.bare(x)
