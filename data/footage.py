@@ -25,7 +25,7 @@ SPLIT_NAMES = {
     "testing": "test",
 }  # of folders, in any case
 SPLIT_NAMES |= dict.fromkeys(("valid", "val", "validation", "dev"), "valid")
-MANY = 20  # films; from so many on, whole films are dealt to the splits
+MANY = 20  # films; from this number on, whole films are dealt to the splits
 # What often lies beside films and is none: passed over without a word, where other files that are
 # none are told.
 NO_FILMS = {

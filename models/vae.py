@@ -69,7 +69,7 @@ class VCAE(VariationalAutoencoder):
 
     arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep":
     four strided convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16
-    inside). frame_shape: (channels, height, width); L: posterior samples a frame in training;
+    inside). frame_shape: (channels, height, width); L: posterior samples per frame in training;
     binary: Bernoulli pixels, else Gaussian with a linear mean and a learned deviation; beta: weight
     of the KL term (Higgins et al. 2017).
     """
@@ -223,7 +223,7 @@ def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
     nfilts is the width of the outermost; each further one is twice as wide.
     """
     channels, height, width = frame_shape
-    # at least 32 px: batch norm needs more than one value a channel, even of a batch of one
+    # at least 32 px: batch norm needs more than one value per channel, even of a batch of one
     pad_height = max(-height % 16, 32 - height)
     pad_width = max(-width % 16, 32 - width)
     widths = [nfilts, 2 * nfilts, 4 * nfilts, 8 * nfilts]

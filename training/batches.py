@@ -9,7 +9,7 @@ from runtime import processes
 
 
 def count_batches(examples, args):
-    """How many batches a pass over so many examples has."""
+    """How many batches a pass over that many examples has."""
     return len(starts(examples, args))
 
 

@@ -1,6 +1,7 @@
 """The flags that all training scripts share, and how a run's own flags come back with --resume."""
 
 import argparse
+import itertools
 import os
 from pathlib import Path
 
@@ -101,10 +102,20 @@ class Parser(cli.Parser):
     def parse_args(self, argv=None):
         self.set_early_defaults(argv)
         args = super().parse_args(argv)
+        self.check_arch(args)
         last = Path(args.save_to) / "last.pt"
         if args.resume and not last.exists():
             self.error(f"argument --resume: {last} is not there; leave --resume out to start over")
         return args
+
+    def check_arch(self, args):
+        """Exit if a flag was given that only another --arch has. A run that is resumed has them."""
+        if not self.archs or args.resume:
+            return
+        for name in dict.fromkeys(itertools.chain(*self.archs.values())):
+            if name not in self.archs[args.arch] and getattr(args, name) is not None:
+                archs = " or ".join(arch for arch in self.archs if name in self.archs[arch])
+                self.error(f"--{name} is for --arch {archs}, not {args.arch}: leave it out")
 
     def set_early_defaults(self, argv):
         """Take the defaults that --arch and --resume bring.

@@ -14,6 +14,7 @@ from models.codec import ByFeatures, Codec, Direct
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE
 from models.vae import VAE, VCAE
+from runtime import files
 from runtime.errors import UserError
 from training import checkpoint
 
@@ -43,6 +44,13 @@ def load_codec(path, device, expected=None):
         return Codec(ByFeatures(vae, cae, deconv), device, identity)
     except ValueError as error:
         raise UserError(f"{path}: {error}; train it again on them") from None
+
+
+def attributes_of_latents(run, codec, frames):
+    """What a file of latents in the folder `run` says of the codec and the frames it is made of."""
+    kept = {key: frames.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
+    data_file = files.relative(frames.path, run)
+    return kept | {"codec": "best.pt", "codec_id": codec.identity, "data_file": data_file}
 
 
 def load_parent(content, path, role, kind):
@@ -117,7 +125,7 @@ class Trained:
 
     @torch.no_grad()
     def best_of(self, samples, temperature, context, future):
-        """Of so many samples of each video's future, the one with the least squared error."""
+        """Of `samples` samples of each video's future, the one with the least squared error."""
         latents = encode(self.codec, context)
         steps = future.shape[1]
         drawn = [self.lstm.rollout(latents, steps, temperature)[:, -steps:] for _ in range(samples)]
