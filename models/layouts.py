@@ -8,8 +8,9 @@ from torch import nn
 
 
 class Vector(nn.Module):
-    """All numbers together, (B, T, rows, z_dim). `moves` (z_dim,) is 1 for each: all may go on at
-    their last speed.
+    """All numbers together, (B, T, rows, z_dim).
+
+    `moves` (z_dim,) is 1 for each: all may continue at their last speed.
     """
 
     count = 1
@@ -35,11 +36,10 @@ class Vector(nn.Module):
 
 
 class Slots(nn.Module):
-    """`count` objects, one after the other in a latent: its look (z_what) and, the last two
-    numbers, place (z_where).
+    """`count` objects, one after the other in a latent.
 
-    They share the network, each as a sequence of its own. What moves is the place: objects keep
-    their look.
+    An object is its look (z_what) and, the last two numbers, its place (z_where). They share the
+    network, each as a sequence of its own. What moves is the place: objects keep their look.
     """
 
     # To begin near what the residual adds: an untrained LSTM runs away with a place.
@@ -72,5 +72,5 @@ class Slots(nn.Module):
 
 
 def layout_of(z_dim, slots):
-    """The layout of latents of z_dim numbers with so many slots; 0: a vector."""
+    """The layout of latents of z_dim numbers in `slots` slots; 0: a vector."""
     return Slots(z_dim, slots) if slots else Vector(z_dim)

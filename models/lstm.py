@@ -101,10 +101,10 @@ class LatentLSTM(nn.Module):
     def unroll(self, context, steps):
         """The outputs after each latent of context (B, T, rows, z_dim) and `steps` free ones."""
         weights = self.cast(context.device.type)
-        output, state = self.run(context, None, weights)
+        output, state = self.read_sequence(context, None, weights)
         outputs = [output]
         for _ in range(steps):
-            output, state = self.run(self.latent(output[:, -1:]), state, weights)
+            output, state = self.read_sequence(self.latent(output[:, -1:]), state, weights)
             outputs.append(output)
         return torch.cat(outputs, dim=1)
 
@@ -112,7 +112,7 @@ class LatentLSTM(nn.Module):
         """The weights of many steps, cast once, where a layer is ours."""
         return [layer.cast(device) for layer in self.layers] if self.peepholes else None
 
-    def run(self, sequence, state=None, weights=None):
+    def read_sequence(self, sequence, state=None, weights=None):
         """Read a sequence (B, T, rows, z_dim) -> the output after each step (B, T, ...), the state.
 
         The state is that of each layer and, after them, the last mean read. weights: of each layer,
@@ -120,9 +120,9 @@ class LatentLSTM(nn.Module):
         """
         latents = self.layout.fold(sequence)  # (B*S, T, rows, n)
         states, mean_before = self.split_state(state, latents)
-        inputs, base = self.read(latents, mean_before)
+        inputs, base = self.prepare_inputs(latents, mean_before)
         hidden, states = self.run_layers(inputs, states, weights)
-        output = self.write(hidden, base)
+        output = self.make_output(hidden, base)
         return self.layout.unfold(output), [*states, latents[:, -1:, 0]]
 
     def split_state(self, state, latents):
@@ -132,10 +132,10 @@ class LatentLSTM(nn.Module):
         *states, mean_before = state
         return states, mean_before
 
-    def read(self, latents, mean_before):
-        """What the first layer reads (B*S, T, inputs), and what is added to the means (or None)."""
+    def prepare_inputs(self, latents, mean_before):
+        """What the first layer reads (B*S, T, inputs), and what is added to the means, or None."""
         inputs = latents[:, :, : self.rows].flatten(2)  # (B*S, T, rows*n)
-        extra, base = self.residual.read(latents[:, :, 0], mean_before)
+        extra, base = self.residual.extra_and_base(latents[:, :, 0], mean_before)
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=2)
         return inputs, base
@@ -163,9 +163,10 @@ class LatentLSTM(nn.Module):
             return self.clip * (batch / max(end - first, 1))
         return self.clip * (self.layout.count / sequences)
 
-    def write(self, hidden, base):
-        """The output (B*S, T, *output_shape) of hiddens (B*S, T, n_hid), base (B*S, T, n) added to
-        its means.
+    def make_output(self, hidden, base):
+        """The output (B*S, T, *output_shape) of hiddens (B*S, T, n_hid).
+
+        base, (B*S, T, n) or None, is added to its means.
         """
         output = self.project(hidden).float().unflatten(2, self.output_shape)
         if base is None:
@@ -173,34 +174,38 @@ class LatentLSTM(nn.Module):
         return self.loss.add_to_means(self.residual.mask(output), base)
 
     def latent(self, output, temperature=None):
-        """The predicted latents (B, T, rows, z_dim) that an output gives; temperature: as of
-        `losses.Mdn.latent`.
+        """The predicted latents (B, T, rows, z_dim) that an output gives.
+
+        temperature: as of `losses.Mdn.latent`.
         """
         return self.loss.latent(output, temperature)
 
     def predict(self, latent, state=None, temperature=None, weights=None):
-        """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state
-        after it.
+        """One step: the next latent, and the state after it.
+
+        latent: (B, rows, z_dim); state: so far, None at first; weights: as `cast` gives them.
 
         With diffs the first latent gives no difference yet: the prediction is that nothing moves.
         """
         if not self.diffs:
-            output, state = self.run(latent[:, None], state, weights)
+            output, state = self.read_sequence(latent[:, None], state, weights)
             return self.latent(output, temperature)[:, 0], state
         latent = latent[:, : self.rows]
         if state is None:
             return latent, (None, latent)
         state, last = state
-        output, state = self.run(difference(torch.stack([last, latent], dim=1)), state, weights)
+        output, state = self.read_sequence(
+            difference(torch.stack([last, latent], dim=1)), state, weights
+        )
         return integrate(latent, self.latent(output, temperature)[:, 0]), (state, latent)
 
     def rollout(self, context, steps, temperature=None):
-        """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T
-        + steps, z_dim).
+        """Latent means (B, T + steps, z_dim): T of the context, then `steps` in free running.
 
-        Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents
-        before them; the rest are predictions from the model's own. temperature: as of `latent`, for
-        the rest. Raises ValueError if there is a temperature and no mixture.
+        context: (B, T, rows, z_dim). Row 0 is the first posterior mean; rows 1 to T - 1 are
+        predictions from the true latents before them; the rest are predictions from the model's
+        own. temperature: as of `latent`, for the rest. Raises ValueError if there is a temperature
+        and no mixture.
         """
         if temperature is not None and not self.loss.can_be_sampled:
             raise ValueError(
@@ -233,10 +238,10 @@ def difference(latents):
 
 
 def integrate(latent, step):
-    """The latent that `step` leads to from `latent`, both (B, rows, z_dim), such that their
-    difference is `step`.
+    """The latent that `step` leads to from `latent`, both (B, rows, z_dim).
 
-    A variance that would have to be negative for that is set to nearly none.
+    The difference of the two is `step`. A variance that would have to be negative for that is set
+    to nearly none.
     """
     mean = latent[:, :1] + step[:, :1]
     variance = torch.exp(2 * step[:, 1:]) - torch.exp(2 * latent[:, 1:])

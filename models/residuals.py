@@ -1,5 +1,6 @@
-"""What is added to the means that the LSTM puts out, by name: nothing, the last mean, or where its
-last step leads.
+"""What is added to the means that the LSTM puts out, by name.
+
+Nothing, the last mean, or where its last step leads.
 """
 
 import torch
@@ -13,12 +14,11 @@ class Nothing:
     def __init__(self, layout):
         self.layout = layout
 
-    def read(self, mean, mean_before):
-        """What the network reads beside the latents, and what is added to the means it puts out;
-        None: nothing.
+    def extra_and_base(self, mean, mean_before):
+        """What the network reads beside the latents, and what is added to the means it puts out.
 
-        mean: (B, T, n), the latents' means; mean_before: (B, 1, n), the one before the first of
-        them.
+        Each is (B, T, n), or None for nothing. mean: (B, T, n), the latents' means; mean_before:
+        (B, 1, n), the one before the first of them.
         """
         return None, None
 
@@ -30,7 +30,7 @@ class Nothing:
 class First(Nothing):
     """The output is the difference from the last mean."""
 
-    def read(self, mean, mean_before):
+    def extra_and_base(self, mean, mean_before):
         return None, mean
 
 
@@ -42,7 +42,7 @@ class Second(Nothing):
 
     extra_rows = 1
 
-    def read(self, mean, mean_before):
+    def extra_and_base(self, mean, mean_before):
         previous = torch.cat([mean_before, mean[:, :-1]], dim=1)  # (B, T, n)
         step = self.layout.moves * (mean - previous)
         return self.layout.speed_scale * step, mean + step

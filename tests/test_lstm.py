@@ -67,14 +67,15 @@ class Golden:
         later.
         """
         latents = torch.cat([self.read[:, :1], self.target], 1)
-        self.model.run, run = lambda sequence, *rest: run(self.read, *rest), self.model.run
+        read_sequence = self.model.read_sequence
+        self.model.read_sequence = lambda sequence, *rest: read_sequence(self.read, *rest)
         return self.model(latents)["loss"]
 
 
 @pytest.mark.parametrize("name", ["z_lstm", "z_vlstm"])
 def test_outputs_states_loss_and_gradients(name):
     golden = Golden(name)
-    prediction, states = golden.model.run(golden.read)
+    prediction, states = golden.model.read_sequence(golden.read)
     assert_close(prediction, golden.outputs("det_"))
     for i, (hidden, cell) in enumerate(states[:-1]):
         assert_close(hidden, golden.tensors[f"det_hidfinal_{i}"])
@@ -218,7 +219,7 @@ def model(request):
 
 def test_step_by_step_equals_at_once(model):
     latents = sequences(model)
-    at_once = model.latent(model.run(difference(latents) if model.diffs else latents)[0])
+    at_once = model.latent(model.read_sequence(difference(latents) if model.diffs else latents)[0])
     state, steps = None, []
     for t in range(latents.shape[1]):
         before = latents[:, t, 0]
