@@ -106,7 +106,7 @@ def main(args):
         args.dest, films, frame, rate, shares, args.detect_cuts, args.min_frames, attributes
     )
     footage.report(films, passed, len(found) - len(listed), size)
-    report(args.dest, counts, f"{width}x{height} pixels, {rate:.4g} a second")
+    report(args.dest, counts, f"{width}x{height} pixels, {rate:.4g} per second")
 
 
 def name_films(paths):

@@ -1,5 +1,6 @@
-"""Train the convolutional autoencoder of a movie's frames; its convolutions become the feature
-extractor.
+"""Train the convolutional autoencoder of a movie's frames.
+
+Its convolutions become the feature extractor.
 """
 
 from pathlib import Path
@@ -25,19 +26,13 @@ def flags():
         __doc__, CAE, save_to="runs/cae", batch_size=16, num_epochs=Steps(1500), lr=1e-3,
         schedule="cosine", grad_clip=10.0,
     )  # fmt: skip
-    parser.add_argument(
-        "--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py"
-    )
-    parser.add_argument("--specstr", default=SPEC, help="the layers, as models/cae.py explains")
-    parser.add_argument(
-        "--pxsh", type=checkpoint.flag("pxsh"), default=0.5, help="subtracted from pixels in [0, 1]"
-    )
-    parser.add_argument(
-        "--unpool",
-        action=cli.Switch,
-        default=True,
-        help="unpool to the maxima, else to whole windows",
-    )
+    add = parser.add_argument
+    add("--data_file", default="data/movie.hdf5", help="frames, from movie_frames.py")
+    add("--specstr", default=SPEC, help="the layers, as models/cae.py explains")
+    shift = "subtracted from pixels in [0, 1]"
+    add("--pxsh", type=checkpoint.flag("pxsh"), default=0.5, help=shift)
+    unpool = "unpool to the maxima, else to whole windows"
+    add("--unpool", action=cli.Switch, default=True, help=unpool)
     return parser
 
 
@@ -45,7 +40,8 @@ def main(args):
     channels, *size = Frames(args.data_file, "train").shape[1:]
     crop = (min(size), min(size))
     train = Frames(args.data_file, "train", crop, args.seed)
-    valid, test = (Frames(args.data_file, split, crop) for split in ("valid", "test"))
+    valid = Frames(args.data_file, "valid", crop)
+    test = Frames(args.data_file, "test", crop)
     device = start(args)
     run = Path(args.save_to)
 
@@ -55,11 +51,13 @@ def main(args):
         raise UserError(f"--specstr: {error}") from None
     parents = {"frames": {"path": files.relative(args.data_file, run)}}
     fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
-    if processes.rank():
-        return
+    if processes.rank() == 0:
+        save_reconstructions(run, test.evenly_spaced(12).to(device))
 
-    model = checkpoint.build(checkpoint.load(run / "best.pt", CAE), CAE).to(device)
-    shown = test.evenly_spaced(12).to(device)
+
+def save_reconstructions(run, shown):
+    """Save a picture of the frames `shown`, uint8, and what the best checkpoint makes of them."""
+    model = checkpoint.build(checkpoint.load(run / "best.pt", CAE), CAE).to(shown.device)
     with torch.no_grad():
         again = model.reconstruct(model.shifted(shown)) + model.pxsh
     (run / "pictures").mkdir(exist_ok=True)

@@ -17,55 +17,39 @@ from training.run import start
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
-    "deep": {"num_epochs": Steps(1500), "batch_size": 8, "lr": 1e-3, "schedule": "cosine"},
+    "grid": {
+        "num_epochs": Steps(1500), "batch_size": 16, "lr": 2e-3, "schedule": "cosine", "nfilts": 48,
+    },
+    "deep": {
+        "num_epochs": Steps(1500), "batch_size": 8, "lr": 1e-3, "schedule": "cosine", "nfilts": 64,
+    },
     "2016": {"num_epochs": 10, "batch_size": 128, "lr": 3e-3, "schedule": "constant"},
-}
+}  # fmt: skip
 
 
 def flags():
     parser = Parser(__doc__, Deconvoluter, archs=ARCHS, save_to="runs/deconv")
-    parser.add_argument(
-        "--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames"
-    )
-    parser.add_argument(
-        "--split_layer", default="conv7", help="the CAE's convolution whose output are the features"
-    )
-    parser.add_argument(
-        "--nfilts",
-        type=checkpoint.flag("nfilts"),
-        default=64,
-        help="deep: maps of each convolution",
-    )
+    add = parser.add_argument
+    cae = "checkpoint of train_cae.py; it names its frames"
+    add("--cae", default="runs/cae/best.pt", help=cae)
+    layer = "the CAE's convolution whose output are the features"
+    add("--split_layer", default="conv7", help=layer)
+    add("--nfilts", type=checkpoint.flag("nfilts"), help="deep, grid: maps of each convolution")
     return parser
 
 
 def main(args):
     content = checkpoint.load(args.cae, CAE)
-    config = content["config"]
     data_file = checkpoint.parent_path(args.cae, content, "frames")
-    crop = (config["side"], config["side"])
+    crop = (content["config"]["side"], content["config"]["side"])
     train = Frames(data_file, "train", crop, args.seed)
-    valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
+    valid = Frames(data_file, "valid", crop)
+    test = Frames(data_file, "test", crop)
     device = start(args)
     run = Path(args.save_to)
 
     cae = checkpoint.build(content, CAE).to(device)
-    about = (args.split_layer, config["channels"], config["pxsh"], args.arch, args.nfilts)
-    try:
-        model = new_network(Deconvoluter, device, config["specstr"], *about)
-    except ValueError as error:
-        raise UserError(f"--split_layer: {error}") from None
-
-    painted = model.paint(
-        cae.features(
-            torch.zeros(1, config["channels"], *crop, device=device), args.split_layer
-        ).cpu()
-    )
-    if painted.shape[2:] != crop:
-        raise UserError(
-            f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not {crop}; "
-            "pools must divide"
-        )
+    model = new_deconvoluter(args, cae, device)
 
     def prepare(frames):
         shifted = cae.shifted(frames)
@@ -73,15 +57,38 @@ def main(args):
 
     parents = {"cae": checkpoint.parent(args.cae, content, run)}
     fit(model, train, valid, args, device, parents, prepare)
-    if processes.rank():
-        return
+    if processes.rank() == 0:
+        save_reconstructions(run, test.evenly_spaced(12).to(device), prepare)
 
-    model = checkpoint.build(checkpoint.load(run / "best.pt", Deconvoluter), Deconvoluter).to(
-        device
-    )
-    shown = test.evenly_spaced(12).to(device)
+
+def new_deconvoluter(args, cae, device):
+    """A deconvoluter of the CAE's features. Raises UserError if it would paint another size."""
+    config = cae.config
+    shape = {"arch": args.arch} | ({"nfilts": args.nfilts} if args.nfilts else {})
+    try:
+        model = new_network(
+            Deconvoluter, device, config["specstr"], args.split_layer, config["channels"],
+            config["pxsh"], **shape,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"--split_layer: {error}") from None
+    frame = torch.zeros(1, config["channels"], config["side"], config["side"], device=device)
+    painted = model.paint(cae.features(frame, args.split_layer).cpu())
+    if painted.shape != frame.shape:
+        raise UserError(
+            f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not "
+            f"{tuple(frame.shape[2:])}; pools must divide"
+        )
+    return model
+
+
+def save_reconstructions(run, shown, prepare):
+    """Save a picture of the frames `shown`, uint8, and what is painted from their features."""
+    content = checkpoint.load(run / "best.pt", Deconvoluter)
+    model = checkpoint.build(content, Deconvoluter).to(shown.device)
     with torch.no_grad():
-        again = model.paint(prepare(shown)[0]) + model.pxsh
+        features, _ = prepare(shown)
+        again = model.paint(features) + model.pxsh
     (run / "pictures").mkdir(exist_ok=True)
     rows = {"test frames": shown.cpu(), "painted from their features": again.cpu()}
     save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)

@@ -1,5 +1,6 @@
-"""Train an LSTM and its autoencoder together, on the pixels of free-running frames of videos made
-on the way.
+"""Train an LSTM and its autoencoder together, on the pixels of free-running frames.
+
+The videos are generated on the fly.
 """
 
 from pathlib import Path
@@ -21,30 +22,17 @@ from training.trained import load_parent
 
 def flags():
     parser = Parser(
-        __doc__,
-        Joint,
-        save_to="runs/joint",
-        batch_size=32,
-        num_epochs=Steps(1000),
-        lr=1e-3,
+        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=Steps(1000), lr=1e-3,
         schedule="cosine",
-    )
-    parser.add_argument(
-        "--lstm", default="runs/lstm/best.pt", help="checkpoint of train_lstm.py to begin from"
-    )
-    parser.add_argument("--seq_length", type=limits.at_least(3), default=21, help="frames a video")
-    parser.add_argument(
-        "--rollout",
-        type=limits.at_least(0),
-        default=10,
-        help="last frames of it predicted in free running",
-    )
-    parser.add_argument(
-        "--shown",
-        type=checkpoint.flag("shown"),
-        default=4,
-        help="predicted frames painted of each video",
-    )
+    )  # fmt: skip
+    add = parser.add_argument
+    lstm = "checkpoint of train_lstm.py to begin from"
+    add("--lstm", default="runs/lstm/best.pt", help=lstm)
+    add("--seq_length", type=limits.at_least(3), default=21, help="frames per video")
+    free = "last frames of a video, predicted in free running"
+    add("--rollout", type=limits.at_least(0), default=10, help=free)
+    shown = "predicted frames per video that are decoded in training"
+    add("--shown", type=checkpoint.flag("shown"), default=4, help=shown)
     return parser
 
 
@@ -62,9 +50,8 @@ def main(args):
         )
     codec = load_parent(content, args.lstm, "codec", VCAE)
     frames = checkpoint.parent_path(args.lstm, content, "frames")
-    train, valid = (
-        GeneratedVideos(frames, split, args.seq_length, args.seed) for split in ("train", "valid")
-    )
+    train = GeneratedVideos(frames, "train", args.seq_length, args.seed)
+    valid = GeneratedVideos(frames, "valid", args.seq_length, args.seed)
     device = start(args)
     run = Path(args.save_to)
 
@@ -74,19 +61,22 @@ def main(args):
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
     fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
-    if processes.rank():
-        return
+    if processes.rank() == 0:
+        save_apart(run, content["args"]["frame_skip"], frames)
 
-    # Apart again, as the checkpoints that later stages know.
+
+def save_apart(run, frame_skip, frames):
+    """Write the two parts of the best checkpoint as vcae.pt and lstm.pt, for the later stages."""
     best = checkpoint.load(run / "best.pt", Joint)
     model = checkpoint.build(best, Joint)
-    about = {**best["args"], "frame_skip": content["args"]["frame_skip"]}
-    checkpoint.save(run / "vcae.pt", model.vcae, about, best["history"], {})
+    flags_of_run = {**best["args"], "frame_skip": frame_skip}
+    checkpoint.save(run / "vcae.pt", model.vcae, flags_of_run, best["history"], {})
+    codec = checkpoint.load(run / "vcae.pt", VCAE)
     parents = {
-        "codec": checkpoint.parent(run / "vcae.pt", checkpoint.load(run / "vcae.pt", VCAE), run)
+        "codec": checkpoint.parent(run / "vcae.pt", codec, run),
+        "frames": {"path": files.relative(frames, run)},
     }
-    parents["frames"] = {"path": files.relative(frames, run)}
-    checkpoint.save(run / "lstm.pt", model.lstm, about, best["history"], parents)
+    checkpoint.save(run / "lstm.pt", model.lstm, flags_of_run, best["history"], parents)
     print(
         f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder "
         f"{run}/vcae.pt"

@@ -1,5 +1,6 @@
-"""Train the VAE of a CAE's features; leave its checkpoint, pictures of the whole chain, the latents
-of all frames.
+"""Train the VAE of a CAE's features.
+
+It leaves its checkpoint, pictures of the whole chain, and the latents of all frames.
 """
 
 from pathlib import Path
@@ -11,60 +12,50 @@ from data.pictures import save_sheet
 from models.cae import CAE, Deconvoluter
 from models.codec import unit_scale
 from models.vae import VAE
-from runtime import cli, files, limits, processes
+from runtime import cli, limits, processes
 from runtime.device import new_network
 from runtime.errors import UserError
 from training import checkpoint
 from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
-from training.trained import load_codec
+from training.trained import attributes_of_latents, load_codec
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
-    "deep": {"num_epochs": Steps(1500), "batch_size": 32, "lr": 1e-3, "schedule": "cosine"},
-    "2016": {"num_epochs": 10, "batch_size": 128, "lr": 1e-5, "schedule": "constant"},
-}
+    "grid": {
+        "num_epochs": Steps(2000), "batch_size": 32, "lr": 2e-3, "schedule": "cosine", "nfilts": 48,
+        "L": 1,
+    },
+    "deep": {
+        "num_epochs": Steps(1500), "batch_size": 32, "lr": 1e-3, "schedule": "cosine", "nfilts": 64,
+        "n_hid": 1500, "L": 2,
+    },
+    "2016": {
+        "num_epochs": 10, "batch_size": 128, "lr": 1e-5, "schedule": "constant", "n_hid": 1500,
+        "L": 2,
+    },
+}  # fmt: skip
 
 
 def flags():
     parser = Parser(__doc__, VAE, archs=ARCHS, save_to="runs/vae_on_convs")
-    parser.add_argument(
-        "--cae", default="runs/cae/best.pt", help="checkpoint of train_cae.py; it names its frames"
-    )
-    parser.add_argument(
-        "--deconv", default="runs/deconv/best.pt", help="checkpoint of train_deconv.py on that CAE"
-    )
-    parser.add_argument(
-        "--z_dim", type=checkpoint.flag("z_dim"), default=256, help="numbers a latent"
-    )
-    parser.add_argument(
-        "--nfilts",
-        type=checkpoint.flag("nfilts"),
-        default=64,
-        help="deep: maps of the outermost convolution",
-    )
-    parser.add_argument(
-        "--n_hid", type=checkpoint.flag("n_hid"), default=1500, help="dense hidden units"
-    )
-    parser.add_argument(
-        "--L", type=checkpoint.flag("L"), default=2, help="posterior samples a frame"
-    )
-    parser.add_argument(
-        "--beta", type=checkpoint.flag("beta"), default=1.0, help="weight of the KL term"
-    )
-    parser.add_argument(
-        "--bounded",
-        action=cli.Switch,
-        default=False,
-        help="2016: features as they are, means in tanh",
-    )
-    parser.add_argument(
-        "--crops",
-        type=limits.at_least(1),
-        default=4,
-        help="square crops of each frame in the latents",
-    )
+    add = parser.add_argument
+    cae = "checkpoint of train_cae.py; it names its frames"
+    add("--cae", default="runs/cae/best.pt", help=cae)
+    deconv = "checkpoint of train_deconv.py on that CAE"
+    add("--deconv", default="runs/deconv/best.pt", help=deconv)
+    add("--z_dim", type=checkpoint.flag("z_dim"), default=256, help="numbers per latent")
+    maps = "deep, grid: maps of the outermost convolution"
+    add("--nfilts", type=checkpoint.flag("nfilts"), help=maps)
+    units = "deep, 2016: dense hidden units"
+    add("--n_hid", type=checkpoint.flag("n_hid"), help=units)
+    add("--L", type=checkpoint.flag("L"), help="posterior samples per frame")
+    add("--beta", type=checkpoint.flag("beta"), default=1.0, help="weight of the KL term")
+    bounded = "2016: features as they are, means in tanh"
+    add("--bounded", action=cli.Switch, default=False, help=bounded)
+    crops = "square crops of each frame in the latents"
+    add("--crops", type=limits.at_least(1), default=4, help=crops)
     return parser
 
 
@@ -77,9 +68,10 @@ def main(args):
             "one"
         )
     data_file = checkpoint.parent_path(args.cae, cae_content, "frames")
-    crop = (cae_content["config"]["side"],) * 2
+    crop = (cae_content["config"]["side"], cae_content["config"]["side"])
     train = Frames(data_file, "train", crop, args.seed)
-    valid, test = (Frames(data_file, split, crop) for split in ("valid", "test"))
+    valid = Frames(data_file, "valid", crop)
+    test = Frames(data_file, "test", crop)
     device = start(args)
     run = Path(args.save_to)
 
@@ -87,44 +79,57 @@ def main(args):
     split_layer = deconv_content["config"]["split_layer"]
     with torch.no_grad():
         features = cae.features(cae.shifted(train.evenly_spaced(512).to(device)), split_layer)
-    names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")
-    model = new_network(
-        VAE, device, features.shape[1:], **{name: getattr(args, name) for name in names}
-    ).to(device)
-    if not args.bounded:
-        model.normalise_by(features)
-    parents = {
-        "cae": checkpoint.parent(args.cae, cae_content, run),
-        "deconv": checkpoint.parent(args.deconv, deconv_content, run),
-    }
+    model = new_vae(args, features)
 
     def prepare(frames):
         return (model.normalised(cae.features(cae.shifted(frames), split_layer)),)
 
+    parents = {
+        "cae": checkpoint.parent(args.cae, cae_content, run),
+        "deconv": checkpoint.parent(args.deconv, deconv_content, run),
+    }
     fit(model, train, valid, args, device, parents, prepare)
 
     codec = load_codec(run / "best.pt", device)
-    about = {
-        "codec": "best.pt",
-        "codec_id": codec.identity,
-        "data_file": files.relative(data_file, run),
-    }
-    about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     write_latents(
-        run / "latents.hdf5", data_file, codec.encode, crop, args.crops, about, args.resume
-    )
-    if processes.rank():
-        return
+        run / "latents.hdf5", data_file, codec.encode, crop, args.crops,
+        attributes_of_latents(run, codec, test), args.resume,
+    )  # fmt: skip
+    if processes.rank() == 0:
+        shown = {
+            "training": Frames(data_file, "train", crop).evenly_spaced(200),
+            "test": test.evenly_spaced(200),
+        }
+        save_reconstructions(run, codec, shown)
 
+
+def new_vae(args, features):
+    """The VAE that the flags describe, of examples of features (n, maps, height, width)."""
+    names = ("z_dim", "n_hid", "arch", "nfilts", "L", "bounded", "beta")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    try:
+        model = new_network(VAE, features.device, features.shape[1:], **given).to(features.device)
+    except ValueError as error:
+        raise UserError(f"--z_dim {error}") from None
+    if not args.bounded:
+        model.normalise_by(features)
+    return model
+
+
+def save_reconstructions(run, codec, frames):
+    """Save a picture of frames after each network of the chain, and print how good they are.
+
+    frames: {name: (n, channels, side, side) uint8}.
+    """
     rows = {}
-    for name, split in (("training", Frames(data_file, "train", crop)), ("test", test)):
-        shown = split.evenly_spaced(200)
+    for name, shown in frames.items():
         some = slice(None, None, max(len(shown) // 10, 1))
         rows[f"{name} frames"] = shown[some]
-        for network, again in codec.networks.stages(shown.to(device)).items():
+        for network, again in codec.networks.stages(shown.to(codec.device)).items():
             psnr = -10 * (again.cpu() - unit_scale(shown)).square().mean((1, 2, 3)).log10().mean()
-            rows[f"{name} frames, {network}: PSNR {psnr:.1f} dB"] = again.cpu()[some]
-            print(f"{run}: {name} frames, {network}: PSNR {psnr:.1f} dB")
+            label = f"{name} frames, {network}: PSNR {psnr:.1f} dB"
+            rows[label] = again.cpu()[some]
+            print(f"{run}: {label}")
     (run / "pictures").mkdir(exist_ok=True)
     save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
 

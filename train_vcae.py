@@ -9,28 +9,33 @@ from data.pictures import save_sheet
 from models.codec import unit_scale
 from models.slots import SlotVAE
 from models.vae import VCAE
-from runtime import cli, files, processes
+from runtime import cli, processes
 from runtime.device import new_network
 from runtime.errors import UserError
 from training import checkpoint
 from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
-from training.trained import load_codec
+from training.trained import attributes_of_latents, load_codec
 
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
     "deep": {
         "num_epochs": Steps(4000), "batch_size": 128, "lr": 2e-3, "schedule": "cosine", "amp": None,
-        "grad_clip": 0.0, "n_hid": 512, "nfilts": 16, "L": 1, "beta": 0.5,
+        "grad_clip": 0.0, "n_hid": 512, "nfilts": 16, "L": 1, "binary": True, "beta": 0.5,
+    },
+    "grid": {
+        "num_epochs": Steps(4000), "batch_size": 32, "lr": 2e-3, "schedule": "cosine", "amp": None,
+        "grad_clip": 0.0, "nfilts": 32, "L": 1, "binary": True, "beta": 1.0,
     },
     "2016": {
         "num_epochs": 12, "batch_size": 128, "lr": 3e-5, "schedule": "constant", "amp": False,
-        "grad_clip": 0.0, "n_hid": 1024, "nfilts": 32, "L": 2, "beta": 1.0,
+        "grad_clip": 0.0, "n_hid": 1024, "nfilts": 32, "fsize": 3, "L": 2, "binary": True,
+        "beta": 1.0,
     },
     "slots": {
         "num_epochs": 2, "batch_size": 64, "lr": 1.5e-3, "schedule": "cosine", "amp": False,
-        "grad_clip": 50.0, "n_hid": 256, "beta": 0.05,
+        "grad_clip": 50.0, "n_hid": 256, "slots": None, "beta": 0.05,
     },
 }  # fmt: skip
 
@@ -40,104 +45,94 @@ def flags():
     add = parser.add_argument
     add("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
     add("--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers per latent")
-    slots = "objects per frame, of --arch slots alone; if not given: as the data says"
+    slots = "slots: objects per frame; if not given: as the data says"
     add("--slots", type=int, choices=range(1, 5), help=slots)
     add("--n_hid", type=checkpoint.flag("n_hid"), help="dense hidden units")
-    maps = "deep, 2016: maps of the outermost convolution"
+    maps = "deep, grid, 2016: maps of the outermost convolution"
     add("--nfilts", type=checkpoint.flag("nfilts"), help=maps)
-    odd = "2016: filter size of the convolutions, odd"
-    add("--fsize", type=checkpoint.flag("fsize"), default=3, help=odd)
-    add("--L", type=checkpoint.flag("L"), help="deep, 2016: posterior samples per frame")
-    add("--binary", action=cli.Switch, default=True, help="Bernoulli pixels, else Gaussian")
+    add("--fsize", type=checkpoint.flag("fsize"), help="2016: filter size, odd")
+    add("--L", type=checkpoint.flag("L"), help="deep, grid, 2016: posterior samples per frame")
+    add("--binary", action=cli.Switch, help="deep, grid, 2016: Bernoulli pixels, else Gaussian")
     add("--beta", type=checkpoint.flag("beta"), help="weight of the KL term")
     return parser
 
 
 def main(args):
-    if args.fsize % 2 == 0:
+    if args.fsize and args.fsize % 2 == 0:
         raise UserError(f"--fsize {args.fsize} is even: take an odd one, which has a centre")
-    if args.slots and args.arch != "slots":
-        raise UserError(
-            f"--slots {args.slots} is for --arch slots, not {args.arch}: give that, or leave it out"
-        )
-    train, valid, test = (Frames(args.data_file, split) for split in ("train", "valid", "test"))
+    train = Frames(args.data_file, "train")
+    valid = Frames(args.data_file, "valid")
+    test = Frames(args.data_file, "test")
     if args.arch == "slots":
         count_slots(args, train.attributes)
     device = start(args)
     run = Path(args.save_to)
 
-    if args.arch == "slots":
-        about = train.attributes
-        combine = "max" if about["physics"] == "srivastava" else "sum"
-        size = (about["num_sz"], combine, args.n_hid)
-        model = new_network(
-            SlotVAE, device, train.shape[1:], args.z_dim, args.slots, *size, beta=args.beta
-        )
-    else:
-        names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
-        model = new_network(
-            VCAE, device, train.shape[1:], **{name: getattr(args, name) for name in names}
-        )
+    new = new_slot_vae if args.arch == "slots" else new_vcae
+    model = new(args, train, device)
     fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
 
     codec = load_codec(run / "best.pt", device)
-    about = {
-        "codec": "best.pt",
-        "codec_id": codec.identity,
-        "data_file": files.relative(args.data_file, run),
-    }
-    about |= {key: test.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
+    attributes = attributes_of_latents(run, codec, test)
     if args.arch == "slots":
-        about["slots"] = args.slots
+        attributes["slots"] = args.slots
     write_latents(
-        run / "latents.hdf5",
-        args.data_file,
-        codec.encode,
-        codec.frame_shape[1:],
-        1,
-        about,
-        args.resume,
-        codec.follow,
-    )
-    if processes.rank():
-        return
+        run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, attributes,
+        args.resume, codec.follow,
+    )  # fmt: skip
+    if processes.rank() == 0:
+        save_reconstructions(run, codec, test.evenly_spaced(2000))
 
-    shown = test.evenly_spaced(2000)
-    again = codec.decode(codec.encode(shown)[0]).cpu()
+
+def new_vcae(args, frames, device):
+    """A VCAE by the flags; what they leave out is for the other architecture."""
+    names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    try:
+        return new_network(VCAE, device, frames.shape[1:], **given)
+    except ValueError as error:
+        raise UserError(f"--z_dim {error}") from None
+
+
+def new_slot_vae(args, frames, device):
+    """A SlotVAE by the flags, of objects as large as the digits of the frames."""
+    digits = frames.attributes
+    return new_network(
+        SlotVAE, device, frames.shape[1:], z_dim=args.z_dim, slots=args.slots,
+        size=digits["num_sz"], combine="max" if digits["physics"] == "srivastava" else "sum",
+        n_hid=args.n_hid, beta=args.beta,
+    )  # fmt: skip
+
+
+def save_reconstructions(run, codec, shown):
+    """Save a picture of some of the frames `shown`, uint8, and print how well all come back."""
+    mean, _ = codec.encode(shown)
+    again = codec.decode(mean).cpu()
     error = (again - unit_scale(shown)).square().sum((1, 2, 3)).mean()
     (run / "pictures").mkdir(exist_ok=True)
     some = np.linspace(0, len(shown) - 1, 16).astype(int)
-    rows = {
-        "test frames": shown[some],
-        f"reconstructions (squared error {error:.1f} a frame)": again[some],
-    }
+    label = f"reconstructions (squared error {error:.1f} per frame)"
+    rows = {"test frames": shown[some], label: again[some]}
     save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
-    print(
-        f"{run}: squared error of the reconstruction, summed over a frame: {error:.1f} (test split)"
-    )
+    print(f"{run}: squared error of the reconstruction, per frame: {error:.1f} (test split)")
 
 
-def count_slots(args, about):
-    """Settle --slots. Raises UserError if the frames, or the flags, are not such that slots can be
-    made of them.
+def count_slots(args, attributes):
+    """Settle --slots.
+
+    Raises UserError if the frames or the flags do not allow slots.
     """
-    if "num_sz" not in about:
-        raise UserError(
-            "--arch slots is for bright things on black, from moving_mnist.py; not "
-            f"{args.data_file}"
-        )
-    args.slots = args.slots or about["nums_per_image"]
+    if "num_sz" not in attributes:
+        source = f"from moving_mnist.py; not {args.data_file}"
+        raise UserError(f"--arch slots is for bright things on black, {source}")
+    args.slots = args.slots or attributes["nums_per_image"]
     if args.slots > 4:
-        raise UserError(
-            f"{args.data_file} shows {args.slots} digits a frame: give --slots 4, or take --arch "
-            "deep"
-        )
+        shows = f"{args.data_file} shows {args.slots} digits per frame"
+        raise UserError(f"{shows}: give --slots 4, or take --arch deep")
     if args.z_dim % args.slots or args.z_dim // args.slots < 3:
-        raise UserError(
-            f"--z_dim {args.z_dim} does not divide into --slots {args.slots} of at least 3 numbers "
-            "each: "
-            f"take a multiple, --z_dim {16 * args.slots}"
-        )
+        divides = f"--z_dim {args.z_dim} does not divide into --slots {args.slots}"
+        multiple = f"take a multiple, --z_dim {16 * args.slots}"
+        raise UserError(f"{divides} of at least 3 numbers each: {multiple}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ import torch
 
 
 def compare(variants, device, rounds=7, warm_up=5):
-    """Print a table: the median of each of the functions {name: function}, ms, and its ratio to the
-    last one's.
+    """Print the median time of each of the functions {name: function} and its ratio to the last's.
 
-    They take turns for `rounds` rounds after `warm_up` that do not count. On a GPU, time is between
-    two events.
+    Times are in ms. The functions take turns for `rounds` rounds after `warm_up` that do not count.
+    On a GPU, time is between two events.
     """
     taken = {name: [] for name in variants}
     for turn in range(warm_up + rounds):

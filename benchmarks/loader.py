@@ -1,5 +1,6 @@
-"""Reading batches: 128 frames, and 128 windows of 30 latents, in random order from a file in
-memory.
+"""Time to read batches in random order from a file in memory.
+
+Of 128 frames, and of 128 windows of 30 latents.
 """
 
 import argparse

@@ -1,5 +1,6 @@
-"""A training step of the latent LSTM: ours, torch.nn.LSTM, a cell called step by step, and the bare
-products.
+"""Time of a training step of the latent LSTM.
+
+Ours, torch.nn.LSTM, a cell called step by step, and the bare products.
 """
 
 import argparse

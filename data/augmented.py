@@ -87,4 +87,6 @@ class FilmWindows(Videos, Dataset):
         rows = first + skip * np.arange(self.length)
         top, left = corner
         height, width = self.crop
-        return np.stack([self.array[row, :, top : top + height, left : left + width] for row in rows])
+        return np.stack(
+            [self.array[row, :, top : top + height, left : left + width] for row in rows]
+        )

@@ -25,7 +25,7 @@ SPLIT_NAMES = {
     "testing": "test",
 }  # of folders, in any case
 SPLIT_NAMES |= dict.fromkeys(("valid", "val", "validation", "dev"), "valid")
-MANY = 20  # films; from so many on, whole films are dealt to the splits
+MANY = 20  # films; from this number on, whole films are dealt to the splits
 # What often lies beside films and is none: passed over without a word, where other files that are
 # none are told.
 NO_FILMS = {
@@ -68,8 +68,9 @@ def kind_of(path):
 
 
 def search(folder, root, folders, passed):
-    """Yield the films in `folder` and all folders in it, but for `folders`, searched before: links
-    may lead back.
+    """Yield the films in `folder` and all folders in it.
+
+    Not those in `folders`, which were searched before: links may lead back.
     """
     if real(folder) in folders:
         return
@@ -102,8 +103,9 @@ def search(folder, root, folders, passed):
 
 
 def real(path):
-    """Where a path leads. (Path.resolve raises an error of its own at links that lead to
-    themselves.)
+    """Where a path leads.
+
+    (Path.resolve raises an error of its own at links that lead to themselves.)
     """
     return Path(os.path.realpath(path))
 
@@ -216,8 +218,9 @@ def choose_splits(films, split_by, shares, rate, min_frames):
 
 
 def split_folder(film):
-    """The split that a folder names which holds the film, from the one that was named down; None if
-    none does.
+    """The split that one of the folders above the film names, or None.
+
+    The search goes from the folder that was named on the command line down.
     """
     folder = film.path if film.kind == "pictures" else film.path.parent
     names = [film.root.absolute().name, *folder.relative_to(film.root).parts]

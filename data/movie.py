@@ -97,7 +97,7 @@ def inspect(film, cover, fps=None, start=0.0, end=None, crop_bars=False):
         read_timeline(film)
     slowest, fastest = hdf5.ATTRIBUTES["frame_rate"]
     if not slowest <= film.rate <= fastest:
-        raise UserError(f"{film.path} claims {film.rate:.3g} frames a second; is it damaged?")
+        raise UserError(f"{film.path} claims {film.rate:.3g} frames per second; is it damaged?")
     if start >= film.end:
         raise UserError(
             f"--start {start:g} is past the end of {film.path}, which lasts {film.end:.1f} seconds"
@@ -531,7 +531,7 @@ def common_rate(films, fps=None):
     slowest = min(films, key=lambda film: film.rate)
     if fps and fps > slowest.rate * TOLERANCE:
         raise UserError(
-            f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames a second; give at most "
+            f"--fps {fps:g}: {slowest.path} has {slowest.rate:.4g} frames per second; give at most "
             "that"
         )
     return min(fps or math.inf, slowest.rate)

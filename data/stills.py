@@ -87,8 +87,9 @@ def pixels(image):
 
 @contextmanager
 def open_picture(path):
-    """The picture at `path`, its header read. Raises UserError if there is none, or what is done
-    with it fails.
+    """The picture at `path`, its header read.
+
+    Raises UserError if there is none, or if what the block does with it fails.
     """
     with blame(path), open(path, "rb") as file, Image.open(file) as image:
         yield image

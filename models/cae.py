@@ -1,7 +1,6 @@
-"""The movie's feature extractor: a convolutional autoencoder described by a spec string, and the
-deconvoluter.
+"""The movie's feature extractor, a convolutional autoencoder, and the deconvoluter.
 
-A spec is layers separated by commas, numbered from 1, dropout and pooling included:
+A spec lists the layers, separated by commas, numbered from 1, dropout and pooling included:
     d-P   dropout with probability P            p-K   max-pooling over K x K
     F-K   valid convolution, F filters K x K    N     dense layer of N units
 In "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512", "conv7" is the seventh layer, a convolution.
@@ -61,8 +60,9 @@ def parse_spec(specstr):
 
 
 class TiedConvolution(nn.Module):
-    """A valid convolution and its transpose with the same weight; either is followed by a bias of
-    its own and tanh.
+    """A valid convolution and its transpose with the same weight.
+
+    Either is followed by a bias of its own and tanh.
     """
 
     def __init__(self, shape, filters, size):
@@ -85,8 +85,9 @@ class TiedConvolution(nn.Module):
 
 
 class TiedDense(nn.Module):
-    """A dense layer and its transpose with the same weight; biases (back: one a channel) and tanh
-    as above.
+    """A dense layer and its transpose with the same weight.
+
+    Either is followed by a bias of its own (back: one per channel) and tanh.
     """
 
     def __init__(self, shape, units):
@@ -107,8 +108,9 @@ class TiedDense(nn.Module):
 
 
 class Pool(nn.Module):
-    """Max-pooling; back, a value goes to every position that held the maximum (`unpool`), or to all
-    of its window.
+    """Max-pooling and its way back.
+
+    Back, a value goes to every position that held the maximum (`unpool`), or to its whole window.
     """
 
     def __init__(self, shape, size, unpool):
@@ -121,8 +123,9 @@ class Pool(nn.Module):
         return F.max_pool2d(x, self.size)
 
     def inverse(self, y, x, pooled):
-        """Spread y over the windows that x was pooled from, to `pooled`; pixels in no window get
-        nothing.
+        """Spread y over the windows that x was pooled from, to `pooled`.
+
+        Pixels in no window get nothing.
         """
         spread = F.interpolate(y, scale_factor=self.size)
         height, width = spread.shape[2:]
@@ -145,11 +148,15 @@ class Dropout(noise.Dropout):
 
 
 class CAE(nn.Module):
-    """A convolutional autoencoder of square crops with tied weights, trained on the mean squared
-    error.
+    """A convolutional autoencoder of square crops with tied weights.
 
-    specstr: its layers, see above; channels, side: of a crop; pxsh: subtracted from pixels in [0,
-    1], so that tanh can reach them; unpool: see `Pool`.
+    It is trained on the mean squared error.
+
+    specstr:  its layers, see above
+    channels: of a crop
+    side:     of a crop, in pixels
+    pxsh:     subtracted from pixels in [0, 1], so that tanh can reach them
+    unpool:   see `Pool`
     """
 
     def __init__(self, specstr, channels=3, side=64, pxsh=0.5, unpool=True):
@@ -180,9 +187,7 @@ class CAE(nn.Module):
         return frames.float() / 255 - self.pxsh
 
     def features(self, x, split_layer):
-        """The bare output of the convolution `split_layer` for shifted frames x, without its bias
-        and tanh.
-        """
+        """What the convolution `split_layer` gives for shifted frames x, before bias and tanh."""
         for name, layer in self.layers.items():
             if name == split_layer:
                 return layer.bare(x)
@@ -207,8 +212,9 @@ class CAE(nn.Module):
 
 
 class Deconvoluter(nn.Module):
-    """Paints the image from the features of a CAE's layer `split_layer`: its spec reversed, with
-    weights of its own.
+    """Paints the image from the features of a CAE's layer `split_layer`.
+
+    Its layers are the CAE's spec reversed, with weights of its own.
 
     arch "2016": dropout, nearest upsampling for pools, full convolutions with tanh, dense layers
     left out; then a 3x3 convolution with tanh to the image. arch "deep": the same convolutions,

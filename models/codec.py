@@ -1,5 +1,6 @@
-"""Frames to latents and back, whichever networks that takes: all that later stages need to know of
-an autoencoder.
+"""Frames to latents and back, whichever networks that takes.
+
+This is all that later stages need to know of an autoencoder.
 """
 
 import torch
@@ -33,8 +34,7 @@ class Direct:
 
 
 class ByFeatures:
-    """Frames to a CAE's features to latents; latents to features to what the deconvoluter paints
-    from them.
+    """Frames to a CAE's features to latents, and back through the deconvoluter.
 
     Raises ValueError if the networks do not fit together.
     """
@@ -57,8 +57,9 @@ class ByFeatures:
 
     @torch.no_grad()
     def stages(self, frames):
-        """What is left of frames (n, channels, side, side) uint8 after each network: {name: frames
-        in [0, 1]}.
+        """What is left of frames after each network: {name: frames in [0, 1]}.
+
+        frames: (n, channels, side, side) uint8.
         """
         shifted = self.cae.shifted(frames)
         features = self.cae.features(shifted, self.split_layer)
@@ -71,9 +72,7 @@ class ByFeatures:
 
 
 def fits_together(vae, cae, deconv):
-    """Whether the networks of three configurations take and give features and frames of the same
-    shapes.
-    """
+    """Whether networks of these configurations pass on features and frames of the same shapes."""
     frames = (1, cae["channels"], cae["side"], cae["side"])
     with torch.device("meta"):
         try:
@@ -99,14 +98,15 @@ class Codec:
         self.follow = self.follow_slots if isinstance(networks.vae, SlotVAE) else None
         self.frame_shape = networks.frame_shape
         self.z_dim = networks.vae.config["z_dim"]
+        self.grid = getattr(networks.vae, "grid", ())  # rows and columns of places, if any
         self.batch_size = batch_size(device)
 
     @torch.no_grad()
     def encode(self, frames):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames (n, channels, height, width)
-        uint8.
+        """Posterior mean and log-sigma, each (n, z_dim), of frames.
 
-        Raises ValueError if the frames have another shape than the codec's.
+        frames: (n, channels, height, width) uint8. Raises ValueError if the frames have another
+        shape than the codec's.
         """
         if frames.shape[1:] != self.frame_shape:
             raise ValueError(
@@ -118,8 +118,9 @@ class Codec:
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
     def encode_videos(self, frames):
-        """Latents (V, T, 2, z_dim), mean and log-sigma, of frames (V, T, channels, height, width)
-        uint8.
+        """Latents (V, T, 2, z_dim), mean and log-sigma, of videos.
+
+        frames: (V, T, channels, height, width) uint8.
         """
         latents = torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(
             0, frames.shape[:2]
@@ -127,8 +128,9 @@ class Codec:
         return self.follow(latents, frames) if self.follow else latents
 
     def follow_slots(self, latents, frames):
-        """Latents (V, T, 2, z_dim) of which each slot stays with one object, of those of frames
-        encoded one by one.
+        """Latents (V, T, 2, z_dim) in which each slot stays with one object.
+
+        They are made of those of frames encoded one by one.
         """
         return self.networks.vae.follow(latents.to(self.device), unit_scale(frames.to(self.device)))
 

@@ -1,5 +1,4 @@
-"""How the numbers of a latent are laid out: as one vector, as a grid of places, or as slots, one per
-object.
+"""How the numbers of a latent are laid out: as one vector, a grid of places, or slots of objects.
 
 In shapes B is the batch, S the slots or places (1 for a vector), T steps, n the numbers of one.
 """
@@ -12,8 +11,9 @@ from torch import nn
 
 
 class Vector(nn.Module):
-    """All numbers together, (B, T, rows, z_dim). `moves` (z_dim,) is 1 for each: all may go on at
-    their last speed.
+    """All numbers together, (B, T, rows, z_dim).
+
+    `moves` (z_dim,) is 1 for each: all may continue at their last speed.
     """
 
     count = 1
@@ -81,11 +81,10 @@ class Grid(Vector):
 
 
 class Slots(Vector):
-    """`count` objects, one after the other in a latent: its look (z_what) and, the last two
-    numbers, place (z_where).
+    """`count` objects, one after the other in a latent.
 
-    They share the network, each as a sequence of its own. What moves is the place: objects keep
-    their look.
+    An object is its look (z_what) and, the last two numbers, its place (z_where). They share the
+    network, each as a sequence of its own. What moves is the place: objects keep their look.
     """
 
     # To begin near what the residual adds: an untrained LSTM runs away with a place.
@@ -117,9 +116,7 @@ class Slots(Vector):
 
 
 def layout_of(z_dim, slots, grid):
-    """The layout of latents of z_dim numbers: slots, if there are any; a grid (rows, columns), if
-    there is one; else a vector.
-    """
+    """The layout of latents of z_dim numbers: slots, a grid (rows, columns) or, if 0 and (), a vector."""
     if slots:
         return Slots(z_dim, slots)
     if grid:

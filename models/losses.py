@@ -1,5 +1,6 @@
-"""What the LSTM is trained on, by name: each loss says what is predicted, and how far it is from
-the next latent.
+"""What the LSTM is trained on, by name.
+
+Each loss says what is predicted, and how far it is from the next latent.
 
 mu and sigma are the mean and deviation of the next frame's posterior, as the codec encodes it; m
 and s are those that the LSTM predicts. A formula says over what it sums and averages; a sum that
@@ -40,10 +41,9 @@ class Mse:
         return torch.cat([means, output[:, :, 1:]], dim=2)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):
-        """The loss of an output (B, T, *output_shape) whose means are off by squared_error (B, T,
-        z_dim).
+        """The loss of an output (B, T, *output_shape).
 
-        mean, log_sigma: the posterior's, (B, T, z_dim).
+        squared_error: of its means, (B, T, z_dim); mean, log_sigma: the posterior's, (B, T, z_dim).
         """
         return squared_error.mean()
 
@@ -142,8 +142,9 @@ LOSSES = {"mse": Mse, "kl": Kl, "weighted": Weighted, "distance": Distance, "mdn
 
 
 def mixture(output):
-    """The mixture of diagonal Gaussians (..., z_dim) of an output (..., K, 2 z_dim + 1): means,
-    log-sigmas, logits.
+    """The mixture of K diagonal Gaussians over (..., z_dim) that an output stands for.
+
+    output: (..., K, 2 z_dim + 1), means, log-sigmas, logits.
     """
     mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
     # Validation would make a GPU wait at every step, and cannot be recorded.
@@ -155,8 +156,9 @@ def mixture(output):
 
 
 def floor(log_sigma):
-    """log-sigma of at least -5: a Gaussian that falls upon a single latent would have any
-    likelihood it likes.
+    """log-sigma of at least -5.
+
+    A Gaussian that narrows down upon a single latent would have any likelihood it likes.
     """
     return log_sigma.clamp_min(-5)
 

@@ -177,14 +177,16 @@ class LatentLSTM(nn.Module):
         return self.loss.add_to_means(self.residual.mask(output), base)
 
     def latent(self, output, temperature=None):
-        """The predicted latents (B, T, rows, z_dim) that an output gives; temperature: as of
-        `losses.Mdn.latent`.
+        """The predicted latents (B, T, rows, z_dim) that an output gives.
+
+        temperature: as of `losses.Mdn.latent`.
         """
         return self.loss.latent(output, temperature)
 
     def predict(self, latent, state=None, temperature=None, weights=None):
-        """One step: latent (B, rows, z_dim) and the state so far -> the next latent and the state
-        after it.
+        """One step: the next latent, and the state after it.
+
+        latent: (B, rows, z_dim); state: so far, None at first; weights: as `cast` gives them.
 
         With diffs the first latent gives no difference yet: the prediction is that nothing moves.
         """
@@ -201,12 +203,12 @@ class LatentLSTM(nn.Module):
         return integrate(latent, self.latent(output, temperature)[:, 0]), (state, latent)
 
     def rollout(self, context, steps, temperature=None):
-        """Prime with context (B, T, rows, z_dim), then run freely for `steps` -> latent means (B, T
-        + steps, z_dim).
+        """Latent means (B, T + steps, z_dim): T of the context, then `steps` in free running.
 
-        Row 0 is the first posterior mean; rows 1 to T - 1 are predictions from the true latents
-        before them; the rest are predictions from the model's own. temperature: as of `latent`, for
-        the rest. Raises ValueError if there is a temperature and no mixture.
+        context: (B, T, rows, z_dim). Row 0 is the first posterior mean; rows 1 to T - 1 are
+        predictions from the true latents before them; the rest are predictions from the model's
+        own. temperature: as of `latent`, for the rest. Raises ValueError if there is a temperature
+        and no mixture.
         """
         if temperature is not None and not self.loss.can_be_sampled:
             raise ValueError(
@@ -239,10 +241,10 @@ def difference(latents):
 
 
 def integrate(latent, step):
-    """The latent that `step` leads to from `latent`, both (B, rows, z_dim), such that their
-    difference is `step`.
+    """The latent that `step` leads to from `latent`, both (B, rows, z_dim).
 
-    A variance that would have to be negative for that is set to nearly none.
+    The difference of the two is `step`. A variance that would have to be negative for that is set
+    to nearly none.
     """
     mean = latent[:, :1] + step[:, :1]
     variance = torch.exp(2 * step[:, 1:]) - torch.exp(2 * latent[:, 1:])

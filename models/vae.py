@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.grid import grid_networks
+from models.grid import grid_networks, grid_of
 from training.noise import Dropout, normal_like
 
 
 class VariationalAutoencoder(nn.Module):
-    """What the VAEs of frames and of features share: a diagonal Gaussian posterior, and the bound
-    on the likelihood.
+    """What the VAEs of frames and of features share.
+
+    A diagonal Gaussian posterior, and the bound on the likelihood.
 
     Subclasses give `encoder` (x to hidden units), `mu` and `log_sigma` (hidden units to latents),
     `decoder` (latents to an output) and `mean` (an output to the mean of x); L, binary, beta as
@@ -29,11 +30,10 @@ class VariationalAutoencoder(nn.Module):
         return self.mean(self.decoder(z).float())
 
     def forward(self, x):
-        """The negative evidence lower bound in nats an example, its two parts, and the squared
-        error summed over x.
+        """The negative evidence lower bound in nats per example, and what it consists of.
 
-        A latent is drawn from the posterior L times in training; in evaluation it is the posterior
-        mean.
+        Beside its two parts there is the squared error, summed over x. A latent is drawn from the
+        posterior L times in training; in evaluation it is the posterior mean.
         """
         mu, log_sigma = (t.float() for t in self.encode(x))
         n = len(x)
@@ -70,7 +70,8 @@ class VCAE(VariationalAutoencoder):
 
     arch "2016": one convolution on the input, one on the output, dense layers between. arch "deep":
     four strided convolutions each way, batch norm, SiLU; any frame size (padded to a multiple of 16
-    inside). arch "grid": `grid.grid_networks`. frame_shape: (channels, height, width); L: posterior samples a frame in training;
+    inside). arch "grid": latents by place, see `grid.grid_networks`. frame_shape: (channels,
+    height, width); L: posterior samples per frame in training;
     binary: Bernoulli pixels, else Gaussian with a linear mean and a learned deviation; beta: weight
     of the KL term (Higgins et al. 2017).
     """
@@ -92,6 +93,7 @@ class VCAE(VariationalAutoencoder):
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
         self.config["frame_shape"] = list(frame_shape)
+        self.grid = grid_of(*frame_shape[1:]) if arch == "grid" else ()
         self.L = L
         self.binary = binary
         self.beta = beta
@@ -122,8 +124,8 @@ class VAE(VariationalAutoencoder):
     """The VAE of a CAE's features, which are Gaussian.
 
     arch "2016": one hidden dense layer each way, softplus, a learned deviation of each feature.
-    arch "deep", "grid": those of `VCAE`, one deviation for all features. feature_shape: (maps, height,
-    width). The features are normalised by each map's mean and standard deviation, which the model
+    arch "deep", "grid": those of `VCAE`, one deviation for all features. feature_shape: (maps,
+    height, width). The features are normalised by each map's mean and standard deviation, which the model
     stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach
     features beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
     """
@@ -145,6 +147,7 @@ class VAE(VariationalAutoencoder):
         }
         self.config["feature_shape"] = list(feature_shape)
         self.arch = arch
+        self.grid = grid_of(*feature_shape[1:]) if arch == "grid" else ()
         self.L = L
         self.binary = False
         self.bounded = bounded
@@ -176,8 +179,9 @@ class VAE(VariationalAutoencoder):
         self.register_buffer("feature_std", torch.ones(maps, 1, 1))
 
     def normalise_by(self, features):
-        """Store the mean and standard deviation of each map of example features (n, maps, height,
-        width).
+        """Store the mean and standard deviation of each map of example features.
+
+        features: (n, maps, height, width).
         """
         self.feature_mean.copy_(features.mean((0, 2, 3)).view(-1, 1, 1))
         self.feature_std.copy_(features.std((0, 2, 3)).clamp_min(1e-6).view(-1, 1, 1))
@@ -201,8 +205,9 @@ class VAE(VariationalAutoencoder):
 
 
 def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
-    """Encoder and decoder of 2016: at 64x64, nearly all of the 269 M weights are the two dense
-    layers' at the maps.
+    """Encoder and decoder of 2016.
+
+    At 64x64, nearly all of the 269 M weights are in the two dense layers next to the maps.
     """
     channels, height, width = frame_shape
     encoder = nn.Sequential(
@@ -225,11 +230,12 @@ def shallow(frame_shape, maps_out, z_dim, n_hid, nfilts, fsize, activation):
 
 
 def deep(frame_shape, maps_out, z_dim, n_hid, nfilts):
-    """Encoder and decoder of four strided convolutions; nfilts is the width of the outermost,
-    doubled at each.
+    """Encoder and decoder of four strided convolutions.
+
+    nfilts is the width of the outermost; each further one is twice as wide.
     """
     channels, height, width = frame_shape
-    # at least 32 px: batch norm needs more than one value a channel, even of a batch of one
+    # at least 32 px: batch norm needs more than one value per channel, even of a batch of one
     pad_height = max(-height % 16, 32 - height)
     pad_width = max(-width % 16, 32 - width)
     widths = [nfilts, 2 * nfilts, 4 * nfilts, 8 * nfilts]
@@ -272,8 +278,9 @@ def glorot(module):
 
 
 def kl_to_standard_normal(mu, log_sigma):
-    """KL(N(mu, sigma^2) || N(0, 1)) in nats, summed over all entries (Kingma & Welling 2014,
-    appendix B).
+    """KL(N(mu, sigma^2) || N(0, 1)) in nats, summed over all entries.
+
+    Kingma & Welling 2014, appendix B.
     """
     return -0.5 * (1 + 2 * log_sigma - mu**2 - torch.exp(2 * log_sigma)).sum()
 

@@ -51,8 +51,9 @@ class Parser(argparse.ArgumentParser):
         return ", ".join(f"--{name}" for name in sorted(names, key=SIZES.index))
 
     def set_stored(self, values, path):
-        """Take the flags stored in the file at `path` as defaults. Raises UserError if one has no
-        value of its own.
+        """Take the flags stored in the file at `path` as defaults.
+
+        Raises UserError if the value of one is not allowed.
         """
         for action in self._actions:
             if (value := values.get(action.dest)) is None:
@@ -95,8 +96,9 @@ class Switch(argparse.BooleanOptionalAction):
 
 
 def out_of_memory(error):
-    """Whether the error is that memory could not be had, as Python, NumPy and PyTorch (on a GPU, on
-    a CPU) say it.
+    """Whether the error is that there was not enough memory.
+
+    Python, NumPy and PyTorch (on a GPU, on a CPU) each say it in their own way.
     """
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(
         error
@@ -104,8 +106,9 @@ def out_of_memory(error):
 
 
 def run(main, parser, argv=None):
-    """Parse the command line and call `main(args)`; what the user can fix ends in one line and exit
-    code 2.
+    """Parse the command line and call `main(args)`.
+
+    What the user can fix ends in one line and exit code 2.
     """
 
     def terminate(*_):

@@ -13,8 +13,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def choose_device(name=None):
-    """The torch device: the one named, or else cuda, else mps, else cpu. Raises UserError if it
-    cannot be used.
+    """The torch device: the one named, or else cuda, else mps, else cpu.
+
+    Raises UserError if it cannot be used.
     """
     if name in (None, "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"  # torchrun's processes have one each
@@ -53,8 +54,9 @@ def seed_all(*seeds):
 
 
 def try_compiler(device):
-    """Raise UserError if torch.compile does not work here: its own error has a hundred lines, and
-    comes later.
+    """Raise UserError if torch.compile does not work here.
+
+    Its own error has a hundred lines, and comes later.
     """
     size = int.from_bytes(os.urandom(2), "big") + 8  # a kernel of this size is in no cache
     try:

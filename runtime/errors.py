@@ -2,8 +2,9 @@
 
 
 class UserError(Exception):
-    """Something the user can fix; the message is one sentence that names the file or flag and the
-    way out.
+    """Something the user can fix.
+
+    The message is one sentence that names the file or flag and the way out.
     """
 
 

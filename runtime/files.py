@@ -1,5 +1,7 @@
-"""Files that appear whole or not at all, folders that one process at a time may fill, and how files
-name each other.
+"""How files and folders are written, locked and named.
+
+Files appear whole or not at all; one process at a time may fill a folder; files name each other by
+relative paths.
 """
 
 import errno
@@ -20,12 +22,12 @@ folder_lock = ExitStack()
 
 @contextmanager
 def atomic_write(path):
-    """A path beside `path` to write a file to: it gets the name `path` when the block ends well,
-    and is on disk then.
+    """A path beside `path` to write a file to.
 
-    It has the same suffix, and is locked, so that of two writers of one place the second is told.
-    If the block fails it is removed, and what was at `path` stays. Raises UserError if the file
-    cannot be written, or another process is writing it.
+    It gets the name `path` when the block ends well, and is on disk then. It has the same suffix,
+    and is locked, so that of two writers of one place the second is told. If the block fails it is
+    removed, and what was at `path` stays. Raises UserError if the file cannot be written, or
+    another process is writing it.
     """
     path = Path(path)
     try:
@@ -57,10 +59,10 @@ def atomic_write(path):
 
 @contextmanager
 def atomic_folder(path):
-    """A folder beside `path` to fill, which gets the name `path` when the block ends well; locked
-    as `atomic_write` is.
+    """A folder beside `path` to fill, which gets the name `path` when the block ends well.
 
-    Raises UserError if it cannot be written, or another process is writing it.
+    It is locked, as in `atomic_write`. Raises UserError if it cannot be written, or another process
+    is writing it.
     """
     path = Path(path)
     try:
@@ -160,8 +162,9 @@ def warn_of_no_locks(folder):
 
 
 def lock_folder(folder):
-    """Make a folder this process's own until it ends or claims another. Raises UserError if another
-    process has it.
+    """Make a folder this process's own until it ends or locks another.
+
+    Raises UserError if another process has it.
     """
     folder_lock.close()
     writable_folder(folder)
@@ -185,8 +188,9 @@ def writable_folder(folder):
 
 
 def relative(path, folder):
-    """`path` as files in `folder` name it: relative, between real places, so that links to either
-    do not matter.
+    """`path` as files in `folder` name it, relative.
+
+    Between real places, so that links to either do not matter.
     """
     return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
 

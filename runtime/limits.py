@@ -4,8 +4,9 @@ import argparse
 
 
 def at_least(least, most=2**31 - 1):
-    """An argparse type: a whole number from `least` to `most`, by default what any file format can
-    store.
+    """An argparse type: a whole number from `least` to `most`.
+
+    By default `most` is what any file format can store.
     """
 
     def parse(text):
@@ -48,15 +49,17 @@ def real(low, high=float("inf"), above=False):
 
 
 def limited(allowed):
-    """The argparse type of what a file may hold: a range of whole numbers, or the (low, high) of a
-    number.
+    """The argparse type of what a file may hold.
+
+    That is a range of whole numbers, or the (low, high) of a number.
     """
     return at_least(allowed[0], allowed[-1]) if type(allowed) is range else real(*allowed)
 
 
 def fits(value, allowed):
-    """Whether a value read from a file is text (`str`), one of a set, of a range, or a number in
-    (low, high).
+    """Whether a value read from a file is within what is allowed.
+
+    That is text (`str`), one of a set, of a range, or a number in (low, high).
     """
     if allowed is str:
         return type(value) is str

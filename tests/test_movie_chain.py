@@ -43,7 +43,10 @@ def write_movie(path, height=20, width=30, lengths=(20, 14, 25)):
 @pytest.fixture(scope="module", params=["2016", "deep"])
 def movie(tmp_path_factory, request):
     """A folder in which every stage of the movie's chain has run, in either architecture."""
-    root, arch = tmp_path_factory.mktemp("movie"), ["--arch", request.param, "--nfilts", 3]
+    root = tmp_path_factory.mktemp("movie")
+    arch = ["--arch", request.param]
+    if request.param == "deep":
+        arch += ["--nfilts", 3]
     write_movie(root / "movie.hdf5")
     small = ["--num_epochs", 2, "--device", "cpu", "--batch_size", 16]
     run(

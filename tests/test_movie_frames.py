@@ -954,7 +954,7 @@ CASES = [
     ("@good.mkv --min_frames 11", "good.mkv is too short"),
     ("@good.mkv --start 4", "--start 4 is past the end"),
     ("@good.mkv --start 2 --end 1", "--end 1 is not after --start 2"),
-    ("@good.mkv --fps 24", "has 10 frames a second; give at most that"),
+    ("@good.mkv --fps 24", "has 10 frames per second; give at most that"),
     ("@good.mkv --fps 0", "--fps"),
     ("@good.mkv --fps 1e-10", "--fps"),
     ("@good.mkv --frame_size 4097", "--frame_size: takes a whole number from 2 to 4096"),

@@ -9,7 +9,7 @@ from runtime import processes
 
 
 def count_batches(examples, args):
-    """How many batches a pass over so many examples has."""
+    """How many batches a pass over that many examples has."""
     return len(starts(examples, args))
 
 
@@ -19,11 +19,10 @@ def starts(examples, args):
 
 
 def read_ahead(dataset, order, args, first=0):
-    """Yield the batches of a pass from number `first` on: this process's part of it, and how many
-    rows the whole has.
+    """Yield the batches of a pass from number `first` on.
 
-    order: (N,) the indices of all examples, shuffled. A thread reads each batch while the one
-    before it is used.
+    Each is this process's part of the batch, and how many rows the whole batch has. order: (N,) the
+    indices of all examples, shuffled. A thread reads each batch while the one before it is used.
     """
 
     def read(indices):

@@ -1,6 +1,7 @@
 """The flags that all training scripts share, and how a run's own flags come back with --resume."""
 
 import argparse
+import itertools
 import os
 from pathlib import Path
 
@@ -11,8 +12,9 @@ PATHS = ("data_file", "cae", "deconv", "lstm", "init_from")  # flags that name f
 
 
 class Steps:
-    """The default of --num_epochs: as many as make N steps, whatever the dataset's size, at least
-    `least`.
+    """The default of --num_epochs: as many as make N steps, whatever the dataset's size.
+
+    least: but at least that many epochs.
     """
 
     def __init__(self, steps, least=1):
@@ -24,7 +26,7 @@ class Steps:
         return f"{least}as many as make {self.steps:,} steps"
 
     def epochs(self, per_epoch):
-        """How many epochs that is, with so many steps per epoch."""
+        """How many epochs that is, with `per_epoch` steps in each."""
         return max(round(self.steps / per_epoch), self.least)
 
 
@@ -100,14 +102,25 @@ class Parser(cli.Parser):
     def parse_args(self, argv=None):
         self.set_early_defaults(argv)
         args = super().parse_args(argv)
+        self.check_arch(args)
         last = Path(args.save_to) / "last.pt"
         if args.resume and not last.exists():
             self.error(f"argument --resume: {last} is not there; leave --resume out to start over")
         return args
 
+    def check_arch(self, args):
+        """Exit if a flag was given that only another --arch has. A run that is resumed has them."""
+        if not self.archs or args.resume:
+            return
+        for name in dict.fromkeys(itertools.chain(*self.archs.values())):
+            if name not in self.archs[args.arch] and getattr(args, name) is not None:
+                archs = " or ".join(arch for arch in self.archs if name in self.archs[arch])
+                self.error(f"--{name} is for --arch {archs}, not {args.arch}: leave it out")
+
     def set_early_defaults(self, argv):
-        """Take the defaults that --arch and --resume bring, so that --help shows the values that
-        will be used.
+        """Take the defaults that --arch and --resume bring.
+
+        So that --help shows the values that will be used.
         """
         early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
         early.error = lambda message: None  # the full parser will report it
@@ -127,8 +140,9 @@ class Parser(cli.Parser):
 
 
 def for_run_folder(args):
-    """The flags as a checkpoint stores them: paths relative to the run folder, so that it resumes
-    from anywhere.
+    """The flags as a checkpoint stores them.
+
+    Paths are relative to the run folder, so that it resumes from anywhere.
     """
     flags = vars(args)
     paths = {name: files.relative(flags[name], args.save_to) for name in PATHS if flags.get(name)}
@@ -142,8 +156,9 @@ def from_run_folder(stored, run):
 
 
 def found(path, run):
-    """A stored path as seen from here. Older code stored it relative to where the training was
-    started.
+    """A stored path as seen from here.
+
+    Older code stored it relative to where the training was started.
     """
     placed = files.resolve(path, run)
     if os.path.exists(path) and not os.path.exists(placed):

@@ -23,16 +23,19 @@ from training.step import Recorded, adam, distributed, set_lr
 
 
 def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,)):
-    """Train `model` with Adam and leave last.pt, best.pt (lowest validation loss) and log.csv in
-    `args.save_to`.
+    """Train `model` with Adam.
 
-    model: `model(*inputs)` returns a dict of scalars, means over the batch, the objective "loss"
-    first. train, valid: datasets that give a whole batch for a list of indices (`__getitems__`).
-    parents: what the checkpoints say they were built on. prepare(batch on the device) -> inputs,
-    without gradient. Each step is seeded by (seed, epoch, step), so that a resumed run equals an
-    unbroken one. SIGINT and SIGTERM finish the step, save, and exit. Of several processes each
-    takes its part of every batch. Raises UserError if a checkpoint to resume from does not fit, or
-    the loss stops being finite.
+    It leaves last.pt, best.pt (lowest validation loss) and log.csv in `args.save_to`.
+
+    model:        `model(*inputs)` returns a dict of scalars, means over the batch, "loss" first
+    train, valid: datasets that give a whole batch for a list of indices (`__getitems__`)
+    parents:      what the checkpoints say they were built on
+    prepare:      from a batch on the device to the model's inputs, without gradient
+
+    Each step is seeded by (seed, epoch, step), so that a resumed run equals an unbroken one. SIGINT
+    and SIGTERM finish the step, save, and exit. Of several processes each takes its part of every
+    batch. Raises UserError if a checkpoint to resume from does not fit, or the loss stops being
+    finite.
     """
     steps = count_batches(len(train), args)
     if isinstance(args.num_epochs, Steps):
@@ -54,22 +57,14 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
             name = f"epoch {epoch}/{args.num_epochs}"
             model.train()
             trained = run_pass(
-                train,
-                args,
-                device,
-                prepare,
-                train_step,
-                epoch,
-                name,
-                run.after_step,
-                optimizer,
-                run.progress,
-            )
+                train, args, device, prepare, step=train_step, epoch=epoch, name=name,
+                after_step=run.after_step, optimizer=optimizer, progress=run.progress,
+            )  # fmt: skip
             model.eval()
-            after_step = partial(run.after_step, to_save=trained)
             validated = run_pass(
-                valid, args, device, prepare, valid_step, 0, f"validation of {name}", after_step
-            )
+                valid, args, device, prepare, step=valid_step, epoch=0,
+                name=f"validation of {name}", after_step=partial(run.after_step, to_save=trained),
+            )  # fmt: skip
             run.end_epoch(epoch, trained, validated)
     processes.wait()
 
@@ -77,18 +72,25 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
 def run_pass(
     dataset, args, device, prepare, step, epoch, name, after_step, optimizer=None, progress=None
 ):
-    """One pass over the dataset, with an optimizer a training pass; of each batch this process
-    takes its part.
+    """One pass over the dataset, of training if there is an optimizer.
 
-    after_step(name, progress) is called after each step. progress, of a pass that was interrupted,
-    and what is returned: {"step": steps taken, "count": examples seen, "totals": {name: sum over
-    examples}, "seconds": time that it took, "waited": how much of it for examples to be read, "of":
-    what decides on the batches}. Raises NotFinite, with the pass's name, if the loss is not finite.
+    Of each batch this process takes its part. after_step(name, progress) is called after each step.
+    Returns the pass's progress; an interrupted pass continues from its own:
+
+    step:    steps taken
+    count:   examples seen
+    totals:  {name: sum over examples}
+    seconds: time that it took
+    waited:  how much of it for examples to be read
+    of:      what decides on the batches
+
+    Raises NotFinite, with the pass's name, if the loss is not finite.
     """
     if hasattr(dataset, "set_epoch"):
         dataset.set_epoch(epoch)
     seed_all(args.seed, epoch)
     order = torch.randperm(len(dataset))
+    validating = optimizer is None
     steps = count_batches(len(dataset), args)
     progress = progress or {"step": 0, "count": 0, "totals": {}, "seconds": 0.0, "waited": 0.0}
     decides = {flag: getattr(args, flag) for flag in ("seed", "batch_size", "max_per_epoch")}
@@ -111,7 +113,7 @@ def run_pass(
         with noise.batch_of(rows) as (first, end):  # the rows that are this process's
             with torch.no_grad():
                 inputs = prepare(batch.to(device, non_blocking=True))
-            if optimizer:
+            if not validating:
                 set_lr(optimizer, args, (epoch - 1 + taken / steps) / args.num_epochs)
             means = step(*inputs)
         totals = {
@@ -120,7 +122,7 @@ def run_pass(
         }
         # The sum before this step is looked at, not this one, so that a GPU need not be waited for.
         if loss_before:
-            check_finite(loss_before(), name, taken)
+            check_finite(loss_before(), name, taken, validating)
         loss_before = copy_to_cpu(totals["loss"])
         progress = progress | {
             "step": taken + 1,
@@ -132,7 +134,7 @@ def run_pass(
         after_step(name, progress)
         bar.update()
         began = time.perf_counter()
-    check_finite(float(progress["totals"].get("loss", 0)), name, progress["step"])
+    check_finite(float(progress["totals"].get("loss", 0)), name, progress["step"], validating)
     return progress
 
 

@@ -1,5 +1,6 @@
-"""The random numbers of training: each example's are the same, however a batch is divided among
-processes.
+"""The random numbers of training.
+
+Each example's are the same, however a batch is divided among processes.
 """
 
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ batch_part = (0, 1, 1)
 
 @contextmanager
 def batch_of(rows):
-    """In the block the batch at hand has `rows` rows. Gives (first, end), those that are this
-    process's.
+    """In the block the batch at hand has `rows` rows.
+
+    Gives (first, end), those that are this process's.
     """
     global batch_part
     first, end = processes.local_rows(rows)
@@ -28,8 +30,9 @@ def batch_of(rows):
 
 
 def normal_like(x):
-    """Draws from N(0, 1) in the shape, type and device of x, whose first axis has one or more rows
-    per example.
+    """Draws from N(0, 1) in the shape, type and device of x.
+
+    The first axis of x has one or more rows per example.
     """
 
     def draw(rows):
@@ -39,10 +42,10 @@ def normal_like(x):
 
 
 def dropout(x, p, training=True):
-    """x (rows, ...) with each entry zero with probability p, known to 1/65536, and the others
-    larger by 1 / (1 - p).
+    """x (rows, ...) with each entry zero with probability p, the others divided by 1 - p.
 
-    Sixteen bits decide on an entry: drawing a float for each costs a CPU five times as much.
+    Sixteen bits decide on an entry, so p is rounded to 1/65536. Drawing a float for each would cost
+    a CPU five times as much.
     """
     if not training or not p:
         return x

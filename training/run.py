@@ -134,13 +134,15 @@ class Run:
         name, progress: of the pass; to_save: the progress of the training pass, where this one is a
         validation.
         """
-        if to_save is None and (left := self.clock.tick(self.steps_left(progress))):
+        validating = to_save is not None
+        if not validating and (left := self.clock.tick(self.steps_left(progress))):
             epochs = f"{self.args.num_epochs} epochs of {self.steps} steps"
             processes.say(f"{self.folder}: {epochs}, about {left} of training to go")
         due = self.clock.minutes_since_saved() >= self.args.save_every
         due, number = processes.all_reduce([due, self.signals[0] if self.signals else 0], by="max")
         if due or number:
-            check_finite(sum_over_processes(progress)["totals"]["loss"], name, progress["step"])
+            loss = sum_over_processes(progress)["totals"]["loss"]
+            check_finite(loss, name, progress["step"], validating)
             self.save(sum_over_processes(to_save or progress))
         if number:
             self.stop(number)
@@ -149,8 +151,9 @@ class Run:
         return (self.args.num_epochs - len(self.history)) * self.steps - progress["step"]
 
     def end_epoch(self, epoch, trained, validated):
-        """Add an epoch to the history, write checkpoints and log; if a signal came, exit. Both are
-        passes' progress.
+        """Add an epoch to the history, write checkpoints and log; if a signal came, exit.
+
+        trained, validated: the progress of its two passes.
         """
         trained = sum_over_processes(trained)
         validated = sum_over_processes(validated)
@@ -164,9 +167,10 @@ class Run:
         }
         row |= {"seconds": trained["seconds"] + validated["seconds"], "waited": trained["waited"]}
         self.progress = None
+        lowest_before = min((each["valid_loss"] for each in self.history), default=math.inf)
         self.history.append(row)
         processes.say("  ".join(f"{name} {value:.5g}" for name, value in row.items()))
-        if min(self.history, key=lambda each: each["valid_loss"]) is row:
+        if row["valid_loss"] < lowest_before:
             self.write("best.pt")
         self.save()
         self.write_log()
@@ -196,7 +200,7 @@ class Run:
             yield
         except NotFinite as error:
             way_out = f"continue from {self.last_checkpoint()} with --resume and a smaller --lr"
-            if "validation" in str(error):  # last.pt has weights that would only be validated again
+            if error.validating:  # the weights of last.pt would only be validated again
                 way_out = "start over with a smaller --lr"
                 if self.history:
                     way_out += f", or from {self.folder / 'best.pt'} by --init_from"
@@ -229,8 +233,9 @@ class Clock:
         return (time.monotonic() - self.last_save) / 60
 
     def tick(self, left):
-        """Count a step, with `left` to go. Once, after ten seconds, returns text such as "7
-        minutes"; else None.
+        """Count a step, with `left` to go.
+
+        Once, after ten seconds, returns text such as "7 minutes"; else None.
         """
         if self.began is None:  # the first step is slower
             self.began = time.monotonic()
@@ -245,13 +250,17 @@ class Clock:
 
 
 class NotFinite(Exception):
-    """The loss or the weights are not finite; the message says where."""
+    """The loss, of a training or a validation pass, or the weights are not finite."""
+
+    def __init__(self, message, validating=False):
+        super().__init__(message)
+        self.validating = validating
 
 
-def check_finite(loss, name, step):
+def check_finite(loss, name, step, validating):
     """Raise NotFinite if the sum of losses up to a step of the pass `name` is not finite."""
     if not math.isfinite(loss):
-        raise NotFinite(f"the loss is not finite in {name}, step {step}")
+        raise NotFinite(f"the loss is not finite in {name}, step {step}", validating)
 
 
 def sum_over_processes(progress):
@@ -287,8 +296,9 @@ def take_weights(model, content, path, resume):
 
 @contextmanager
 def stopping(signals):
-    """In the block the first SIGINT or SIGTERM is only put into the list `signals`; a second one
-    ends at once.
+    """In the block the first SIGINT or SIGTERM is only put into the list `signals`.
+
+    A second one ends the process at once.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {

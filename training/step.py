@@ -25,8 +25,9 @@ def set_lr(optimizer, args, progress):
 
 
 def lr_scale(schedule, progress, warm_up=0.05):
-    """The part of --lr at `progress`: 1 or, of a cosine schedule, up to 1 in a warm-up and then
-    down to 0.
+    """The factor of --lr at `progress`.
+
+    1 or, of a cosine schedule, up to 1 in a warm-up and then down to 0.
     """
     if schedule == "constant":
         return 1.0
@@ -36,12 +37,12 @@ def lr_scale(schedule, progress, warm_up=0.05):
 
 
 class Recorded:
-    """A step that on a GPU is recorded as a CUDA graph and replayed: one launch in place of
-    thousands.
+    """A step that on a GPU is recorded as a CUDA graph and replayed.
 
-    The first three calls run as they are: libraries settle in them, and the optimizer makes its
-    state. The fourth records. Inputs of another shape (an epoch's last batch) or on another device
-    run as they are, too. What a replay returns is overwritten by the next.
+    That is one launch in place of thousands. The first three calls run as they are: libraries
+    settle in them, and the optimizer makes its state. The fourth records. Inputs of another shape
+    (an epoch's last batch) or on another device run as they are, too. What a replay returns is
+    overwritten by the next.
     """
 
     def __init__(self, step):
@@ -78,8 +79,9 @@ class Recorded:
 
 
 def distributed(model, device):
-    """The model as one of several processes trains it: gradients are those of the whole batch.
-    Alone, the model.
+    """The model as one of several processes trains it; alone, the model itself.
+
+    Gradients are those of the whole batch.
     """
     if processes.count() == 1:
         return model

@@ -1,5 +1,6 @@
-"""Trained networks back from their checkpoints: a codec, and an LSTM with the codec whose latents
-it predicts.
+"""Trained networks back from their checkpoints.
+
+A codec, and an LSTM with the codec whose latents it predicts.
 """
 
 import os
@@ -13,16 +14,17 @@ from models.codec import ByFeatures, Codec, Direct
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE
 from models.vae import VAE, VCAE
+from runtime import files
 from runtime.errors import UserError
 from training import checkpoint
 
 
 def load_codec(path, device, expected=None):
-    """The codec of the checkpoint at `path`: an autoencoder of frames, or the VAE at the end of a
-    film's chain.
+    """The codec of the checkpoint at `path`.
 
-    Raises UserError if there is no such checkpoint, or if it has another id than `expected`: then
-    it was trained anew, and the latents at hand are not its own.
+    That is an autoencoder of frames, or the VAE at the end of a film's chain. Raises UserError if
+    there is no such checkpoint, or if it has another id than `expected`: then it was trained anew,
+    and the latents at hand are not its own.
     """
     content = checkpoint.load(path, VCAE, SlotVAE, VAE)
     identity = checkpoint.identity(content)
@@ -44,9 +46,19 @@ def load_codec(path, device, expected=None):
         raise UserError(f"{path}: {error}; train it again on them") from None
 
 
+def attributes_of_latents(run, codec, frames):
+    """What a file of latents in the folder `run` says of the codec and the frames it is made of."""
+    kept = {key: frames.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
+    if codec.grid:
+        kept["grid_rows"], kept["grid_columns"] = codec.grid
+    data_file = files.relative(frames.path, run)
+    return kept | {"codec": "best.pt", "codec_id": codec.identity, "data_file": data_file}
+
+
 def load_parent(content, path, role, kind):
-    """The content of the checkpoint that the one at `path` was built on. Raises UserError if it was
-    trained anew.
+    """The content of the checkpoint that the one at `path` was built on.
+
+    Raises UserError if that was trained again since.
     """
     place = checkpoint.parent_path(path, content, role)
     loaded = checkpoint.load(place, kind)
@@ -75,8 +87,9 @@ class Trained:
             )
 
     def require_mixture(self, flag):
-        """Raise UserError, which names the flag that asks for samples, if the LSTM predicts nothing
-        to sample from.
+        """Raise UserError if the LSTM predicts nothing to sample from.
+
+        flag: the one that asks for samples.
         """
         if not self.lstm.loss.can_be_sampled:
             loss = self.lstm.config["loss"]
@@ -101,8 +114,9 @@ class Trained:
 
     @torch.no_grad()
     def forget(self, context, future):
-        """As the 2016 code sampled (its first fault): the state is lost at every frame, each knows
-        the last alone.
+        """As the 2016 code sampled, its first fault.
+
+        The state is lost at every frame: each knows the last alone.
         """
         latent = encode(self.codec, context[:, -1:])[:, 0]
         means = []
@@ -113,7 +127,7 @@ class Trained:
 
     @torch.no_grad()
     def best_of(self, samples, temperature, context, future):
-        """Of so many samples of each video's future, the one with the least squared error."""
+        """Of `samples` samples of each video's future, the one with the least squared error."""
         latents = encode(self.codec, context)
         steps = future.shape[1]
         drawn = [self.lstm.rollout(latents, steps, temperature)[:, -steps:] for _ in range(samples)]
