@@ -22,7 +22,7 @@ def flags():
         __doc__, LatentLSTM, save_to="runs/lstm", num_epochs=Steps(1000, least=60), lr=2e-3,
         schedule="cosine", amp=None,
     )  # fmt: skip
-    few = f"; if not given: 128, or 16 where an epoch has fewer than {FEW} windows"
+    few = f"; if not given: 128, or 16 of a grid or where an epoch has fewer than {FEW} windows"
     parser.explain("batch_size", few)
     add = parser.add_argument
     add("--data_file", default="runs/vcae/latents.hdf5", help="latents")
@@ -40,13 +40,15 @@ def flags():
     free = """last frames of a window trained in free running; 0: none, as in 2016; if not given:
         half the window"""
     add("--rollout", type=checkpoint.flag("free"), help=free)
-    residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; second:
-        its difference from going on at the last speed; if not given: first if Z changes little
-        from frame to frame, as in films, else none"""
+    residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; paced: the
+        same, and the last difference is read; second: its difference from going on at the last
+        speed; if not given: of a grid paced, else first if Z changes little from frame to frame,
+        else none"""
     add("--residual", choices=RESIDUALS, help=residual)
     cell = "the 2016 cell, else torch.nn.LSTM"
     add("--peepholes", action=cli.Switch, default=True, help=cell)
-    add("--lstm_n_hid", type=checkpoint.flag("n_hid"), default=512, help="units per layer")
+    units = "units per layer; if not given: 512, or 128 at each place of a grid"
+    add("--lstm_n_hid", type=checkpoint.flag("n_hid"), help=units)
     add("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
     add("--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input")
     return parser
@@ -55,13 +57,12 @@ def flags():
 def main(args):
     latents = Videos(args.data_file, "train", "latents")
     slots = latents.attributes.get("slots", 0)
-    settle_loss(args, slots)
+    grid = grid_of(latents)
+    settle_loss(args, slots, grid)
     settle_windows(args, latents)
     train = Windows(args.data_file, "train", args.seq_length, args.frame_skip, args.seed)
     valid = Windows(args.data_file, "valid", args.seq_length, args.frame_skip, args.seed)
-    args.batch_size = args.batch_size or (128 if len(train) >= FEW else 16)
-    if args.residual is None:
-        args.residual = "first" if changes_little(train) and not args.diffs else "none"
+    settle_network(args, train, grid)
     device = start(args)
     windows = f"{len(train)} training windows per epoch"
     processes.say(f"{args.data_file}: {windows}; videos too short for one: {train.left_out}")
@@ -70,19 +71,43 @@ def main(args):
         LatentLSTM, device, z_dim=train.shape[-1], n_hid=args.lstm_n_hid, layers=args.layers,
         dropout=args.dropout, loss=args.loss, mixtures=args.mixtures, diffs=args.diffs,
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
+        grid=grid,
     )  # fmt: skip
     fit(model, train, valid, args, device, parents_of(latents, args.save_to))
 
 
-def settle_loss(args, slots):
+def grid_of(latents):
+    """Rows and columns of the places of a file of latents, [] if they have none."""
+    attributes = latents.attributes
+    if "grid_rows" not in attributes:
+        return []
+    return [attributes["grid_rows"], attributes["grid_columns"]]
+
+
+def settle_loss(args, slots, grid):
     """Take up --kl_loss. Raises UserError if the loss does not go with the latents."""
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
-    latents = f"latents with{'' if slots else 'out'} slots, which {args.data_file} has"
-    if slots and (args.loss == "mdn" or args.diffs):
-        raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+    if slots or grid:
+        latents = f"latents with {'slots' if slots else 'a grid'}, which {args.data_file} has"
+        if args.loss == "mdn" or args.diffs:
+            raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
     if args.loss == "distance" and not slots:
+        latents = f"latents without slots, which {args.data_file} has"
         raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
+
+
+def settle_network(args, windows, grid):
+    """Set what is not given of the network and of a step."""
+    args.batch_size = args.batch_size or (128 if len(windows) >= FEW and not grid else 16)
+    args.lstm_n_hid = args.lstm_n_hid or (128 if grid else 512)
+    if args.residual is None:
+        if grid:
+            args.residual = "paced"
+        elif changes_little(windows) and not args.diffs:
+            args.residual = "first"
+        else:
+            args.residual = "none"
 
 
 def settle_windows(args, latents):

@@ -126,7 +126,12 @@ def check_config(config):
         if not divides or config.get("loss") == "mdn" or config.get("diffs"):
             raise ValueError(f"config: {slots} slots do not go with the rest of it")
     grid = config.get("grid")
-    if grid and (slots or config["z_dim"] % math.prod(grid) or config.get("loss") == "mdn"):
+    if grid and (
+        slots
+        or config["z_dim"] % math.prod(grid)
+        or config.get("loss") == "mdn"
+        or config.get("diffs")
+    ):
         raise ValueError(f"config: a grid of {grid} does not go with the rest of it")
 
 
