@@ -1,12 +1,16 @@
-"""Train an LSTM and its autoencoder together, on the pixels of free-running frames.
+"""Train an LSTM on the pixels of the frames that it predicts in free running.
 
-The videos are generated on the fly.
+Digits: together with its autoencoder, on videos generated on the fly. A film: together with a
+painter, which moves the last true frame as the predicted latents say.
 """
 
 from pathlib import Path
 
+from data.augmented import FilmWindows
 from data.generated import GeneratedVideos
+from data.hdf5 import Videos
 from models.codec import unit_scale
+from models.film import FilmPredictor
 from models.joint import Joint
 from models.lstm import LatentLSTM
 from models.vae import VCAE
@@ -17,18 +21,29 @@ from training import checkpoint
 from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
-from training.trained import load_parent
+from training.trained import load_codec, load_parent
+
+# The values of flags that are not given.
+DIGITS = {
+    "batch_size": 32, "num_epochs": Steps(1000), "lr": 1e-3, "grad_clip": 0.0, "seq_length": 21,
+}  # fmt: skip
+FILM = {
+    "batch_size": 8, "num_epochs": Steps(3000), "lr": 2e-3, "grad_clip": 1.0, "seq_length": 18,
+}  # fmt: skip
 
 
 def flags():
     parser = Parser(
-        __doc__, Joint, save_to="runs/joint", batch_size=32, num_epochs=Steps(1000), lr=1e-3,
-        schedule="cosine",
+        __doc__, Joint, FilmPredictor, save_to="runs/joint", num_epochs=None, lr=None,
+        grad_clip=None, schedule="cosine",
     )  # fmt: skip
+    for name in ("batch_size", "num_epochs", "lr", "grad_clip"):
+        parser.explain(name, f"; if not given: {DIGITS[name]}, or {FILM[name]} for films")
     add = parser.add_argument
     lstm = "checkpoint of train_lstm.py to begin from"
     add("--lstm", default="runs/lstm/best.pt", help=lstm)
-    add("--seq_length", type=limits.at_least(3), default=21, help="frames per video")
+    length = "frames per video; if not given: 21, or 18 for films"
+    add("--seq_length", type=limits.at_least(3), help=length)
     free = "last frames of a video, predicted in free running"
     add("--rollout", type=limits.at_least(0), default=10, help=free)
     shown = "predicted frames per video that are decoded in training"
@@ -43,13 +58,22 @@ def main(args):
             f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z "
             "itself"
         )
+    frames = checkpoint.parent_path(args.lstm, content, "frames")
+    is_digits = "physics" in Videos(frames, "train", "frames").attributes
+    for name, value in (DIGITS if is_digits else FILM).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     if args.rollout > args.seq_length - 2:
         raise UserError(
             f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower "
             "it"
         )
+    train = train_on_digits if is_digits else train_on_film
+    train(args, content, frames)
+
+
+def train_on_digits(args, content, frames):
     codec = load_parent(content, args.lstm, "codec", VCAE)
-    frames = checkpoint.parent_path(args.lstm, content, "frames")
     train = GeneratedVideos(frames, "train", args.seq_length, args.seed)
     valid = GeneratedVideos(frames, "valid", args.seq_length, args.seed)
     device = start(args)
@@ -81,6 +105,37 @@ def save_apart(run, frame_skip, frames):
         f"{run}/lstm.pt: the LSTM for sample_video.py and evaluate.py, with its autoencoder "
         f"{run}/vcae.pt"
     )
+
+
+def train_on_film(args, content, frames):
+    if not content["config"]["grid"]:
+        raise UserError(
+            f"{args.lstm} predicts latents without places: train its autoencoder with --arch grid"
+        )
+    args.frame_skip = content["args"]["frame_skip"]
+    codec_path = checkpoint.parent_path(args.lstm, content, "codec")
+    codec = load_codec(codec_path, "cpu", content["parents"]["codec"]["id"])
+    channels, *crop = codec.frame_shape
+    window = (args.seq_length, args.frame_skip, crop)
+    train = FilmWindows(frames, "train", *window, args.seed)
+    valid = FilmWindows(frames, "valid", *window)
+    device = start(args)
+    codec = load_codec(codec_path, device)
+    run = Path(args.save_to)
+
+    lstm = content["config"] | {"free": args.rollout}
+    model = new_network(FilmPredictor, device, lstm, channels, args.shown)
+    model.lstm.load_state_dict(content["model"])
+    parents = {
+        "codec": {**content["parents"]["codec"], "path": files.relative(codec_path, run)},
+        "frames": {"path": files.relative(frames, run)},
+    }
+
+    def prepare(videos):
+        return unit_scale(videos), codec.encode_videos(videos)
+
+    fit(model, train, valid, args, device, parents, prepare)
+    processes.say(f"{run}/best.pt: for sample_video.py and evaluate.py, with its painter")
 
 
 if __name__ == "__main__":

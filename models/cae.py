@@ -218,8 +218,8 @@ class Deconvoluter(nn.Module):
 
     arch "2016": dropout, nearest upsampling for pools, full convolutions with tanh, dense layers
     left out; then a 3x3 convolution with tanh to the image. arch "deep": the same convolutions,
-    `nfilts` maps each, with batch norm and SiLU, and no dropout. arch "grid": as "deep", but smooth:
-    bilinear upsampling, and edges repeated. Trained on the mean squared error.
+    `nfilts` maps each, with batch norm and SiLU, and no dropout. arch "grid": as "deep", but
+    smooth: bilinear upsampling, and edges repeated. Trained on the mean squared error.
     """
 
     def __init__(self, specstr, split_layer, channels=3, pxsh=0.5, arch="2016", nfilts=64):

@@ -4,6 +4,7 @@ There are no dense layers: a place is encoded from what is near it. So the netwo
 pieces of a picture look like, not scenes, and they take frames larger than those of training.
 """
 
+import itertools
 import math
 
 import torch.nn.functional as F
@@ -52,10 +53,10 @@ def grid_networks(shape, maps_out, z_dim, nfilts):
 
     down = [nn.ReplicationPad2d(pad), *convolution(channels, widths[0])]
     up = []
-    for outer, inner in zip(widths, widths[1:], strict=False):
+    for outer, inner in itertools.pairwise(widths):
         down += convolution(outer, inner, 4, stride=2, padding=1)
         # Upsampling before a convolution: transposed convolutions leave checkerboards.
-        up = [nn.Upsample(scale_factor=2, mode="bilinear"), *convolution(inner, outer)] + up
+        up = [nn.Upsample(scale_factor=2, mode="bilinear"), *convolution(inner, outer), *up]
     widest = widths[-1]
     encoder = nn.Sequential(*down, Residual(widest))
     heads = [nn.Sequential(nn.Conv2d(widest, numbers, 1), nn.Flatten()) for _ in range(2)]

@@ -116,7 +116,7 @@ class Slots(Vector):
 
 
 def layout_of(z_dim, slots, grid):
-    """The layout of latents of z_dim numbers: slots, a grid (rows, columns) or, if 0 and (), a vector."""
+    """The layout of latents: slots, a grid (rows, columns) or, with 0 and (), a vector."""
     if slots:
         return Slots(z_dim, slots)
     if grid:
