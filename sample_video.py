@@ -57,6 +57,8 @@ def main(args):
     frames = open_frames(args, model)
     if args.temperature is not None:
         model.require_mixture("--temperature")
+    if args.restore and model.film:
+        raise UserError(f"--restore: {args.model} paints upon the last true frame; leave it out")
     length, chosen = choose_videos(args, frames, model.skip)
     dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
     files.writable_folder(dest)
@@ -64,7 +66,7 @@ def main(args):
     truth = read_videos(frames, chosen, model.skip, length + args.horizon)
     context = torch.stack([video[:length] for video in truth])  # (V, T, C, H, W)
     amp = fast_bfloat16(device) if args.amp is None else args.amp
-    predicted, reconstructed = predict(model, context, args.horizon, args.temperature, amp)
+    predicted, reconstructed = model.rollout(context, args.horizon, args.temperature, amp)
     if args.restore:
         predicted = restore(predicted, unit_scale(context), reconstructed)
 
@@ -116,22 +118,6 @@ def read_videos(frames, videos, skip, length):
         rows = range(frames.starts[v], frames.starts[v + 1], skip)
         truth.append(frames.__getitems__(list(rows[:length])))
     return truth
-
-
-@torch.no_grad()
-def predict(model, context, horizon, temperature, amp):
-    """Predicted frames (V, T + horizon, C, H, W) and the context through the codec, in [0, 1].
-
-    context: (V, T, C, H, W) uint8. The first predicted frame is the first true one through the
-    codec.
-    """
-    codec = model.codec
-    latents = codec.encode_videos(context)  # (V, T, 2, z)
-    means = model.lstm.rollout(latents, horizon, temperature)  # (V, T + horizon, z)
-    with torch.autocast(codec.device.type, torch.bfloat16, enabled=amp):
-        predicted = codec.decode(means)
-    reconstructed = codec.decode(latents[:, :, 0])
-    return predicted.cpu(), reconstructed.cpu()
 
 
 def report(truth, context, predicted, reconstructed):

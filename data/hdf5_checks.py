@@ -179,14 +179,14 @@ def read_starts(file, path, split, kind, count):
 
 
 def check_layout(path, z_dim, attributes):
-    """Raise UserError if `z_dim` numbers do not divide into the slots or the grid that there are."""
+    """Raise UserError if `z_dim` numbers do not divide into the slots or the grid of the file."""
     slots = attributes.get("slots", 1)
     places = attributes.get("grid_rows", 1) * attributes.get("grid_columns", 1)
     too_short = slots > 1 and z_dim // slots < MIN_SLOT
     if z_dim % slots or z_dim % places or too_short:
         raise UserError(
-            f"{path}: latents of {z_dim} numbers are not those of {slots} slots or {places} places; "
-            "make it again"
+            f"{path}: latents of {z_dim} numbers do not divide into {slots} slots or {places} "
+            "places; make it again"
         )
 
 

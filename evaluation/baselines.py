@@ -38,7 +38,8 @@ def collect(models, known, is_film, forget, samples, temperature):
     predictors |= {model.name: model.predict for model in models}
     if is_film:
         for model in models:
-            predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
+            if not model.film:  # a painter begins with the last true frame
+                predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
     if forget:
         predictors |= {f"{model.name}, state lost": model.forget for model in models}
     if samples:
@@ -165,4 +166,9 @@ def restore(predicted, context, reconstructed):
 
 def encode(codec, frames):
     """Latents (V, T, 2, z) of frames (V, T, C, H, W), float32 in [0, 1] that were uint8."""
-    return codec.encode_videos(torch.from_numpy(frames).mul(255).round().to(torch.uint8))
+    return codec.encode_videos(to_uint8(frames))
+
+
+def to_uint8(frames):
+    """A tensor of the uint8 that an array of frames in [0, 1] was made from."""
+    return torch.from_numpy(frames).mul(255).round().to(torch.uint8)

@@ -126,8 +126,8 @@ class VAE(VariationalAutoencoder):
     arch "2016": one hidden dense layer each way, softplus, a learned deviation of each feature.
     arch "deep", "grid": those of `VCAE`, one deviation for all features. feature_shape: (maps,
     height, width). The features are normalised by each map's mean and standard deviation, which
-    the model stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot reach
-    features beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
+    the model stores (`normalise_by`). bounded: the mean goes through tanh, as in 2016, and cannot
+    reach features beyond it. z_dim, n_hid, nfilts, L, beta: as of `VCAE`.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ CONFIG = {
     "clip": (0, math.inf),
     **dict.fromkeys(("specstr", "split_layer"), str),
 }
-NESTED = ("vcae", "lstm")  # configurations in that of `Joint`
+NESTED = ("vcae", "lstm")  # configurations in those of `Joint` and `FilmPredictor`
 SHAPES = ("frame_shape", "feature_shape")  # (channels, height, width)
 MAX_SIDE = 2**16
 MIN_SLOT = 3  # numbers in a slot: its position, and at least one for its appearance
@@ -53,6 +53,7 @@ PARENTS = {
     "Deconvoluter": ("cae",),
     "VAE": ("cae", "deconv"),
     "LatentLSTM": ("codec", "frames"),
+    "FilmPredictor": ("codec", "frames"),
 }
 PLAIN = (type(None), bool, int, float, str)
 
@@ -154,7 +155,7 @@ def check_args(args, kind):
     for name, value in args.items():
         if type(name) is not str or type(value) not in PLAIN:
             raise ValueError(f"args: {name!s:.20} is a {type(value).__name__}")
-    if kind == "LatentLSTM":
+    if kind in ("LatentLSTM", "FilmPredictor"):
         skip = args["frame_skip"]
         if type(skip) is not int or not 1 <= skip < 2**31:
             raise ValueError(f"frame_skip is {skip}")

@@ -8,9 +8,10 @@ import os
 import numpy as np
 import torch
 
-from evaluation.baselines import encode, restore
+from evaluation.baselines import encode, restore, to_uint8
 from models.cae import CAE, Deconvoluter
-from models.codec import ByFeatures, Codec, Direct
+from models.codec import ByFeatures, Codec, Direct, unit_scale
+from models.film import FilmPredictor
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE
 from models.vae import VAE, VCAE
@@ -68,12 +69,14 @@ def load_parent(content, path, role, kind):
 
 
 class Trained:
-    """The LSTM of a checkpoint, with its codec."""
+    """The LSTM of a checkpoint, with its codec, and a film's painter if there is one."""
 
     def __init__(self, path, device):
-        content = checkpoint.load(path, LatentLSTM)
+        content = checkpoint.load(path, LatentLSTM, FilmPredictor)
         self.name = os.fsencode(path).decode(errors="replace")  # a file's name need not be text
-        self.lstm = checkpoint.build(content, LatentLSTM).to(device)
+        model = checkpoint.build(content, LatentLSTM, FilmPredictor).to(device)
+        self.film = model if content["kind"] == "FilmPredictor" else None
+        self.lstm = self.film.lstm if self.film else model
         self.skip = content["args"]["frame_skip"]
         self.data_file = checkpoint.parent_path(path, content, "frames")
         codec_id = content["parents"]["codec"]["id"]
@@ -99,18 +102,32 @@ class Trained:
             )
 
     @torch.no_grad()
-    def predict(self, context, future):
-        z = self.lstm.rollout(encode(self.codec, context), future.shape[1])
-        return self.codec.decode(z[:, context.shape[1] - 1 :]).cpu().numpy()
+    def rollout(self, context, steps, temperature=None, amp=False):
+        """Context and `steps` frames after it, as predicted, and the context through the codec.
 
-    @torch.no_grad()
+        context: (V, T, channels, height, width) uint8; amp: decode in bfloat16. Returns frames (V,
+        T + steps, ...) and (V, T, ...) on the CPU, in [0, 1]. The first frame is not predicted: it
+        is the context's.
+        """
+        latents = self.codec.encode_videos(context)  # (V, T, 2, z)
+        reconstructed = self.codec.decode(latents[:, :, 0])
+        if self.film:
+            frames = unit_scale(context.to(self.codec.device))
+            predicted = self.film.rollout(frames, latents, steps, temperature)
+        else:
+            means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
+            with torch.autocast(self.codec.device.type, torch.bfloat16, enabled=amp):
+                predicted = self.codec.decode(means)
+        return predicted.cpu(), reconstructed.cpu()
+
+    def predict(self, context, future):
+        predicted, _ = self.rollout(to_uint8(context), future.shape[1])
+        return predicted[:, context.shape[1] - 1 :].numpy()
+
     def predict_restored(self, context, future):
-        latents = encode(self.codec, context)
-        painted = self.codec.decode(self.lstm.rollout(latents, future.shape[1]))
-        again = self.codec.decode(latents[:, :, 0])
-        return restore(painted.cpu(), torch.from_numpy(context), again.cpu())[
-            :, context.shape[1] :
-        ].numpy()
+        predicted, reconstructed = self.rollout(to_uint8(context), future.shape[1])
+        restored = restore(predicted, torch.from_numpy(context), reconstructed)
+        return restored[:, context.shape[1] :].numpy()
 
     @torch.no_grad()
     def forget(self, context, future):
