@@ -29,7 +29,7 @@ LONGEST = 10.0  # frames ahead that are read as 1
 class Painter(nn.Module):
     """A U-Net of the last frame, of how it matches the one before, and of a grid of latents.
 
-    channels: of a frame; z: numbers per place. The grid is an eighth as high and wide as a frame.
+    channels: of a frame; z: numbers per place of the grid.
     """
 
     def __init__(self, channels, z):
@@ -72,20 +72,20 @@ class Painter(nn.Module):
         """Frames (n, channels, height, width), and the flow (n, 2, height, width) that led there.
 
         last: the last true frames; looks: `look` of them; z_last, z_ahead: the latents of the last
-        frame and of the one to be painted, (n, z, height / 8, width / 8); ahead: h, (n,).
+        frame and of the one to be painted, (n, z, rows, columns); ahead: h, (n,).
         """
         last2, last4, last8, match2, match4, match8 = looks
         ahead = ahead.view(-1, 1, 1, 1).float()  # (n, 1, 1, 1)
-        ahead_map = (ahead / LONGEST).expand(-1, 1, *z_last.shape[2:])  # (n, 1, height/8, width/8)
+        ahead_map = (ahead / LONGEST).expand(-1, 1, *z_last.shape[2:])  # (n, 1, rows, columns)
         change = CHANGE_SCALE * (z_ahead - z_last)
-        grid = torch.cat([last8, match8, z_last, change, ahead_map], dim=1)
-        paint8 = self.paint8(grid)
-        paint4 = self.paint4(torch.cat([enlarge(paint8, 2), last4, match4], dim=1))
-        paint2 = self.paint2(torch.cat([enlarge(paint4, 2), last2, match2], dim=1))
-        fine = enlarge(self.output2(paint2).float(), 2)  # (n, 3 + channels, height, width)
+        latents = torch.cat([z_last, change, ahead_map], dim=1)  # (n, 2*z + 1, rows, columns)
+        paint8 = self.paint8(torch.cat([resize(latents, last8), last8, match8], dim=1))
+        paint4 = self.paint4(torch.cat([resize(paint8, last4), last4, match4], dim=1))
+        paint2 = self.paint2(torch.cat([resize(paint4, last2), last2, match2], dim=1))
+        fine = resize(self.output2(paint2).float(), last)  # (n, 3 + channels, height, width)
         velocity = fine[:, :2]
-        velocity = velocity + enlarge(self.velocity4(paint4).float(), 4)
-        velocity = velocity + enlarge(self.velocity8(paint8).float(), 8)
+        velocity = velocity + resize(self.velocity4(paint4).float(), last)
+        velocity = velocity + resize(self.velocity8(paint8).float(), last)
         flow = ahead * velocity
         mask = fine[:, 2:3].sigmoid()
         colours = fine[:, 3:].sigmoid()
@@ -96,8 +96,9 @@ def convolution(maps_in, maps, size=3, stride=1):
     return nn.Sequential(nn.Conv2d(maps_in, maps, size, stride, padding=size // 2), nn.SiLU())
 
 
-def enlarge(maps, times):
-    return F.interpolate(maps, scale_factor=times, mode="bilinear")
+def resize(maps, like):
+    """Maps (n, k, rows, columns) as high and wide as those of `like`."""
+    return F.interpolate(maps, size=like.shape[2:], mode="bilinear")
 
 
 def cost_volume(keys, others):

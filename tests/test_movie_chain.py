@@ -40,12 +40,13 @@ def write_movie(path, height=20, width=30, lengths=(20, 14, 25)):
     return path
 
 
-@pytest.fixture(scope="module", params=["2016", "deep"])
+@pytest.fixture(scope="module", params=["2016", "deep", "grid"])
 def movie(tmp_path_factory, request):
     """A folder in which every stage of the movie's chain has run, in either architecture."""
     root = tmp_path_factory.mktemp("movie")
     arch = ["--arch", request.param]
-    if request.param == "deep":
+    z_dim = 64 if request.param == "grid" else 5
+    if request.param != "2016":
         arch += ["--nfilts", 3]
     write_movie(root / "movie.hdf5")
     small = ["--num_epochs", 2, "--device", "cpu", "--batch_size", 16]
@@ -67,9 +68,8 @@ def movie(tmp_path_factory, request):
         "--save_to",
         root / "vae",
         "--z_dim",
-        5,
-        "--n_hid",
-        9,
+        z_dim,
+        *([] if request.param == "grid" else ["--n_hid", 9]),
         "--crops",
         3,
         *arch,
@@ -112,7 +112,7 @@ def test_latents_hold_every_crop(movie):
     frames = Frames(movie / "movie.hdf5", "test")
     with h5py.File(movie / "vae/latents.hdf5") as file:
         latents = torch.from_numpy(file["test/latents"][:])
-        assert latents.shape == (3, 59, 2, 5)
+        assert latents.shape == (3, 59, 2, codec.z_dim)
         assert np.array_equal(file["test/starts"], frames.starts)
         assert file.attrs["frame_skip"] == 3
     for crop, left in enumerate((0, 5, 10)):  # a 20-pixel square in a 30-pixel frame
