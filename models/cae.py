@@ -127,12 +127,12 @@ class Pool(nn.Module):
 
         Pixels in no window get nothing.
         """
-        spread = F.interpolate(y, scale_factor=self.size)
+        spread = F.interpolate(y, scale_factor=self.size)  # each value over its whole window
         height, width = spread.shape[2:]
         if self.unpool:
-            spread = spread * (
-                F.interpolate(pooled, scale_factor=self.size) == x[..., :height, :width]
-            )
+            maxima = F.interpolate(pooled, scale_factor=self.size)
+            spread = spread * (maxima == x[..., :height, :width])
+        # Rows and columns that are left over when windows do not divide x.
         return F.pad(spread, (0, x.shape[3] - width, 0, x.shape[2] - height))
 
 
@@ -145,6 +145,9 @@ class Dropout(noise.Dropout):
 
     def inverse(self, y, *_):
         return y
+
+
+LAYERS = {"dropout": Dropout, "pool": Pool, "conv": TiedConvolution, "dense": TiedDense}
 
 
 class CAE(nn.Module):
@@ -172,10 +175,8 @@ class CAE(nn.Module):
         self.layers = nn.ModuleDict()
         shape = (channels, side, side)
         for name, kind, numbers in parse_spec(specstr):
-            make = {"dropout": Dropout, "pool": Pool, "conv": TiedConvolution, "dense": TiedDense}[
-                kind
-            ]
-            self.layers[name] = make(shape, *numbers, *([unpool] if kind == "pool" else []))
+            options = [unpool] if kind == "pool" else []
+            self.layers[name] = LAYERS[kind](shape, *numbers, *options)
             shape = self.layers[name].shape_out
             if min(shape) < 1:
                 raise ValueError(
@@ -196,11 +197,11 @@ class CAE(nn.Module):
 
     def reconstruct(self, x):
         """Shifted frames (n, channels, side, side), encoded and decoded."""
-        activations = [x]
+        activations = [x]  # the input of each layer, then the code
         for layer in self.layers.values():
             activations.append(layer(activations[-1]))
         y = activations.pop()
-        pooled = y
+        pooled = y  # what the layer put out on the way in, by which pools find their maxima
         for layer in reversed(self.layers.values()):
             y = layer.inverse(y, activations[-1], pooled)
             pooled = activations.pop()
@@ -236,13 +237,14 @@ class Deconvoluter(nn.Module):
                 f"{split_layer} is no convolution of {specstr}: there are {convolutions}"
             )
         end = names.index(split_layer) + 1
+        # A dropout right after the layer is undone, too.
         if names[end : end + 1] == [f"dropout{end + 1}"]:
             end += 1
         # Beyond a frame's edge "grid" repeats the edge, where zeros would darken it.
         padding = "replicate" if arch == "grid" else "zeros"
         upsampling = "bilinear" if arch == "grid" else "nearest"
         painter = []
-        maps = layers[names.index(split_layer)][2][0]
+        maps = layers[names.index(split_layer)][2][0]  # channels so far: those of the features
         for _, kind, numbers in reversed(layers[:end]):
             if kind == "pool":
                 painter.append(nn.Upsample(scale_factor=numbers[0], mode=upsampling))
@@ -250,6 +252,7 @@ class Deconvoluter(nn.Module):
                 painter.append(noise.Dropout(*numbers))
             elif kind == "conv":
                 filters, size = numbers
+                # Padded by size - 1, so that it grows by what the valid convolution cut off.
                 if arch == "2016":
                     painter += [nn.Conv2d(maps, filters, size, padding=size - 1), nn.Tanh()]
                     maps = filters

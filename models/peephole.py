@@ -73,7 +73,7 @@ class PeepholeSequence(torch.autograd.Function):
         clip = ctx.clip
         _, step_back = ctx.kernels
         d_hiddens = d_hiddens.contiguous()
-        dh = torch.zeros_like(hiddens[0])
+        dh = torch.zeros_like(hiddens[0])  # (B, H): what reaches h_t from step t + 1
         dc = dc.clone()
         da = torch.empty_like(gates)  # (T, B, 4H)
         d_peepholes = tuple(torch.zeros_like(dc) for _ in range(3))  # each (B, H): summed over time
@@ -146,7 +146,7 @@ class PeepholeLSTM(nn.Module):
         """
         if state is None:
             h_0 = self.hid_init.expand(len(x), -1)  # (B, units)
-            c_0 = self.cell_init.expand(len(x), -1).contiguous()
+            c_0 = self.cell_init.expand(len(x), -1).contiguous()  # (B, units)
         else:
             h_0, c_0 = state
         *weights, saved_steps = weights or self.cast(x.device.type)

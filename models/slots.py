@@ -248,7 +248,8 @@ class SlotVAE(nn.Module):
         wheres = []
         earlier_frames = []
         blank = x.new_zeros(len(x), 1, self.what_dim)
-        drawn = x.new_zeros(len(x), 1, *x.shape[1:])  # (n, 1 + slots so far, height, width)
+        # (n, 1 + slots so far, height, width): black comes first, to begin from.
+        drawn = x.new_zeros(len(x), 1, *x.shape[1:])
         for _ in range(self.slots):
             drawn = drawn.detach()
             explained = self.overlay(drawn)[:, None]  # (n, 1, height, width)
@@ -365,7 +366,7 @@ class SlotVAE(nn.Module):
             step = (J J^T + 0.3 I)^-1 J (x - frame)
         """
         glyphs = self.glyph(z_what)  # (n, S, size, size)
-        pixel = 1 / self.half_frame
+        pixel = 1 / self.half_frame  # (2,): one pixel down and across, in half frames
         for _ in range(steps):
             frame, slopes = self.frame_and_slopes(glyphs, z_where, pixel)
             curvature = slopes @ slopes.mT  # (n, 2*S, 2*S)

@@ -414,7 +414,7 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
             "distance",
             *small,
         )
-    with pytest.raises(UserError, match="SlotVAE"):
+    with pytest.raises(UserError, match="--arch slots; one of train_vcae"):
         run(
             train_jointly,
             "--lstm",

@@ -55,6 +55,16 @@ PARENTS = {
     "LatentLSTM": ("codec", "frames"),
     "FilmPredictor": ("codec", "frames"),
 }
+# The command that trains each kind, for messages.
+MADE_BY = {
+    "VCAE": "train_vcae.py",
+    "SlotVAE": "train_vcae.py --arch slots",
+    "CAE": "train_cae.py",
+    "Deconvoluter": "train_deconv.py",
+    "VAE": "train_vae_on_convs.py",
+    "LatentLSTM": "train_lstm.py",
+    "Joint": "train_jointly.py",
+}
 PLAIN = (type(None), bool, int, float, str)
 
 
@@ -83,7 +93,9 @@ def check_header(content, path, names):
             "run the stage that makes it again"
         )
     if kind not in names:
-        raise UserError(f"{path} holds a {kind:.20}, where a {' or '.join(names)} is needed")
+        found = MADE_BY.get(kind, f"{kind:.20}")
+        needed = " or ".join(MADE_BY.get(name, name) for name in names)
+        raise UserError(f"{path} is a checkpoint of {found}; one of {needed} is needed")
 
 
 def check_content(content, kind):

@@ -50,54 +50,30 @@ class Parser(cli.Parser):
         add("--batch_size", type=limits.at_least(1), help="examples per step")
         add("--max_per_epoch", type=limits.at_least(1), help="at most N batches per epoch")
         add("--lr", type=limits.real(0, above=True), help="learning rate of Adam")
-        add(
-            "--schedule",
-            choices=("constant", "cosine"),
-            help="cosine: 5%% warm-up, then down to --lr/1000",
-        )
-        add(
-            "--grad_clip",
-            type=limits.real(0),
-            default=0.0,
-            help="limit on the gradient's total norm; 0: none",
-        )
-        add(
-            "--save_every",
-            type=limits.real(0),
-            default=10.0,
-            help="minutes between checkpoints within an epoch",
-        )
+        schedule = "cosine: 5%% warm-up, then down to --lr/1000"
+        add("--schedule", choices=("constant", "cosine"), help=schedule)
+        norm = "limit on the gradient's total norm; 0: none"
+        add("--grad_clip", type=limits.real(0), default=0.0, help=norm)
+        minutes = "minutes between checkpoints within an epoch"
+        add("--save_every", type=limits.real(0), default=10.0, help=minutes)
         add("--seed", type=limits.seed, default=0, help="of weights, order and noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         self.amp = add("--amp", action=cli.Switch, default=False)
-        add(
-            "--compile",
-            action=cli.Switch,
-            default=False,
-            help="torch.compile the model; of an LSTM, its cell",
-        )
-        add(
-            "--resume",
-            action=cli.Switch,
-            default=False,
-            help="continue the run in --save_to, with its flags",
-        )
+        compiled = "torch.compile the model; of an LSTM, its cell"
+        add("--compile", action=cli.Switch, default=False, help=compiled)
+        resume = "continue the run in --save_to, with its flags"
+        add("--resume", action=cli.Switch, default=False, help=resume)
         add("--init_from", help="checkpoint whose weights to start from")
         if archs:
-            add(
-                "--arch",
-                choices=archs,
-                default=next(iter(archs)),
-                help="of the networks, see models/",
-            )
+            first = next(iter(archs))
+            add("--arch", choices=archs, default=first, help="of the networks, see models/")
         self.set_defaults(**defaults)
 
     def set_defaults(self, **defaults):
         super().set_defaults(**defaults)
-        where = (
-            "; if not given: where the hardware is fast at it" if self.amp.default is None else ""
-        )
-        self.amp.help = "bfloat16 autocast" + where
+        self.amp.help = "bfloat16 autocast"
+        if self.amp.default is None:
+            self.amp.help += "; if not given: where the hardware is fast at it"
 
     def parse_args(self, argv=None):
         self.set_early_defaults(argv)

@@ -97,8 +97,10 @@ class Run:
                     f"{self.folder} was begun with another {role}: start over in another --save_to"
                 )
         state, progress = checkpoint.resume_state(last, self.model, path)
+        # Adam's moments alone: rate and other settings are those of the flags.
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.history = last["history"]
+        # Steps of an epoch can be skipped only if its batches are still the same.
         now = vars(self.args) | {"examples": examples}
         if progress and any(now[name] != value for name, value in progress["of"].items()):
             processes.say(
@@ -115,7 +117,7 @@ class Run:
             epoch = len(self.history)
             place = f"epoch {epoch + 1}, step {progress['step']}" if progress else f"epoch {epoch}"
             raise NotFinite(f"the weights are not finite after {place}")
-        self.write("last.pt", self.optimizer, progress)
+        self.write("last.pt", self.optimizer, progress)  # best.pt has neither
         self.clock.saved()
 
     def write(self, name, *state):
@@ -138,6 +140,7 @@ class Run:
         if not validating and (left := self.clock.tick(self.steps_left(progress))):
             epochs = f"{self.args.num_epochs} epochs of {self.steps} steps"
             processes.say(f"{self.folder}: {epochs}, about {left} of training to go")
+        # Clocks differ, and a signal may reach one process alone: all do what one is to do.
         due = self.clock.minutes_since_saved() >= self.args.save_every
         due, number = processes.all_reduce([due, self.signals[0] if self.signals else 0], by="max")
         if due or number:
@@ -300,22 +303,23 @@ def stopping(signals):
 
     A second one ends the process at once.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # One that is ignored, as a shell's background jobs ignore SIGINT, stays so.
+    handlers = {
         number: handler
-        for number, handler in before.items()
+        for number, handler in handlers.items()
         if handler not in (None, signal.SIG_IGN)
     }
 
     def restore():
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
     def remember(number, _):
         signals.append(number)
         restore()
 
-    for number in before:
+    for number in handlers:
         signal.signal(number, remember)
     try:
         yield

@@ -68,12 +68,12 @@ class Recorded:
         if not self.graph:
             self.graph = torch.cuda.CUDAGraph()
             self.inputs = [x.clone() for x in inputs]
-            with torch.cuda.graph(
-                self.graph, capture_error_mode="thread_local"
-            ):  # another thread reads
+            # The thread that reads ahead may use CUDA meanwhile.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.outputs = self.step(*self.inputs)
-        for mine, x in zip(self.inputs, inputs, strict=True):
-            mine.copy_(x)
+        # The graph reads and writes the memory that it was recorded with.
+        for recorded, x in zip(self.inputs, inputs, strict=True):
+            recorded.copy_(x)
         self.graph.replay()
         return self.outputs
 
@@ -87,19 +87,16 @@ def distributed(model, device):
         return model
     if device.type == "cuda":  # batch norm of the whole batch: PyTorch has it for GPUs
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    network = DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None
-    )
+    device_ids = [device.index] if device.type == "cuda" else None
+    network = DistributedDataParallel(model, device_ids=device_ids)
 
+    # DDP would average: wrong where processes have unequal parts of a batch.
     def add_up(_, bucket):
         first, end, rows = noise.batch_part
         # The mean over this process's rows counts for their part of the batch.
         gradients = bucket.buffer().mul_((end - first) / rows)
-        return (
-            dist.all_reduce(gradients, async_op=True)
-            .get_future()
-            .then(lambda future: future.value()[0])
-        )
+        total = dist.all_reduce(gradients, async_op=True).get_future()
+        return total.then(lambda future: future.value()[0])
 
     network.register_comm_hook(None, add_up)
     return network
