@@ -135,8 +135,8 @@ def identity(content):
     digest = hashlib.sha256()
     for name, tensor in content["model"].items():
         digest.update(name.encode())
-        flat = tensor.cpu().contiguous()
-        digest.update(flat.view(torch.uint8).numpy() if flat.ndim else flat.numpy().tobytes())
+        flat = tensor.cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 
