@@ -29,9 +29,9 @@ autoencoder() { # SCRIPT RUN_FOLDER FLAGS...: train it and encode all frames, un
     [ -e "$2/pictures/reconstructions.png" ] || train "$@" # its last file
 }
 
-measure() { # FOLDER FLAGS...: run evaluate.py and print the models' rows of its table
-    local table
-    table=$($python evaluate.py --dest "$@")
-    grep -e '^| predictor' -e '^|---' -e '^| runs/' <<<"$table"
+measure() { # FOLDER FLAGS...: run evaluate.py and print the models' rows of its table, and the table by film
+    local tables
+    tables=$($python evaluate.py --dest "$@")
+    awk '/^$/ { by_film = 1 } by_film || /^\| predictor/ || /^\|---/ || /^\| runs\//' <<<"$tables"
     echo "All measures, and the rules that learn nothing beside them: $1/metrics.json, horizon.png, strips.png"
 }

@@ -13,12 +13,23 @@ RECIPES = [
     f"recipes/{path.name}" for path in sorted(ROOT.glob("recipes/*.sh")) if path.name != "stage.sh"
 ]
 
-# In place of Python: it notes the command, and prints a table as evaluate.py does.
+PACKAGED = ("data/big_buck_bunny/", "data/gestures/")
+
+# In place of Python: it notes the command, and prints tables as evaluate.py does.
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >> commands
+[ "$1" = evaluate.py ] || exit 0
 echo "| predictor | MSE |"
 echo "|---|---|"
+echo "| black | 2 |"
 echo "| runs/x/best.pt | 1 |"
+echo
+echo "| film | windows | runs/x/best.pt |"
+echo "|---|---|---|"
+echo "| test/a.mp4 | 3 | 1 |"
+"""
+COPY = """#!/usr/bin/env bash
+echo "$*" >> copied
 """
 
 
@@ -30,7 +41,7 @@ def test_commands(script, quick, tmp_path):
     for name, text in (
         ("install.sh", "#!/bin/sh\n"),
         (".venv/bin/python", PYTHON),
-        ("bin/cp", "#!/bin/sh\n"),
+        ("bin/cp", COPY),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -41,13 +52,20 @@ def test_commands(script, quick, tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert "| runs/x/best.pt | 1 |" in done.stdout
+    assert "| test/a.mp4 | 3 | 1 |" in done.stdout
+    if script in RECIPES:
+        assert "| black | 2 |" not in done.stdout
+    if (tmp_path / "copied").exists():
+        words = (tmp_path / "copied").read_text().split()
+        packaged = [word for word in words if word.startswith(PACKAGED)]
+        assert [path for path in packaged if not (ROOT / path).is_file()] == []
+    commands = (tmp_path / "commands").read_text()
+    assert not quick or "fetch" not in commands  # what is quick needs no network
 
     left = set()
-    for line in (tmp_path / "commands").read_text().splitlines():
-        stage, *flags = line.split()
-        flags = [
-            str(ROOT / flag) if flag.startswith("data/big_buck_bunny/") else flag for flag in flags
-        ]
+    for line in commands.splitlines():
+        stage, *flags = line.removeprefix("-m ").split()
+        flags = [str(ROOT / flag) if flag.startswith(PACKAGED) else flag for flag in flags]
         args = vars(importlib.import_module(stage.removesuffix(".py")).flags().parse_args(flags))
         run = args.get("save_to")
         read = [args.get(name) for name in ("data_file", "cae", "deconv", "lstm", "init_from")]
