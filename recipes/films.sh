@@ -41,7 +41,8 @@ train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt ${deconv_epochs:+--
 autoencoder train_vae_on_convs.py ${run}_vae --cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt \
     ${vae_epochs:+--num_epochs $vae_epochs} ${fast[@]+"${fast[@]}"}
 train train_lstm.py ${run}_lstm --data_file ${run}_vae/latents.hdf5 ${lstm_epochs:+--num_epochs $lstm_epochs}
-train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt ${joint_epochs:+--num_epochs $joint_epochs}
+train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt ${joint_epochs:+--num_epochs $joint_epochs} \
+    ${fast[@]+"${fast[@]}"}
 for split in test train; do # films that no network was trained on, and films that they were
     predict=(--model ${run}_joint/best.pt --split $split --context 8)
     measure ${pictures}_$split "${predict[@]}" --horizon 10 --stride 6 --n $windows
