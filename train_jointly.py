@@ -6,6 +6,8 @@ painter, which moves the last true frame as the predicted latents say.
 
 from pathlib import Path
 
+import torch
+
 from data.augmented import FilmWindows
 from data.generated import GeneratedVideos
 from data.hdf5 import Videos
@@ -132,7 +134,9 @@ def train_on_film(args, content, frames):
     }
 
     def prepare(videos):
-        return unit_scale(videos), codec.encode_videos(videos)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.amp):
+            latents = codec.encode_videos(videos)
+        return unit_scale(videos), latents.float()
 
     fit(model, train, valid, args, device, parents, prepare)
     processes.say(f"{run}/best.pt: for sample_video.py and evaluate.py, with its painter")
