@@ -26,32 +26,34 @@ mnist() {
 movie() {
     local frames=data/demo_movie.hdf5 run=runs/demo_movie pictures=picture_output/demo_movie
     local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
-    echo "1/6 shots of Big Buck Bunny"
-    # the trailer's last seconds are a title card
-    [ -e $frames ] || $python movie_frames.py data/big_buck_bunny/*.mp4 --end 46 --dest $frames
-    echo "2/6 the convolutional autoencoder"
-    train train_cae.py ${run}_cae --data_file $frames --num_epochs 12 ${fast[@]+"${fast[@]}"}
-    echo "3/6 the deconvoluter: features to frames"
+    echo "1/7 clips of an animation, of gestures and of bottles on a belt"
+    if [ ! -e $frames ]; then
+        packaged_films data/demo_films
+        # the trailer's last seconds are a title card
+        $python movie_frames.py data/demo_films --fps 24 --shape 85x64 --end 46 --dest $frames
+    fi
+    echo "2/7 the convolutional autoencoder"
+    train train_cae.py ${run}_cae --data_file $frames --num_epochs 6 ${fast[@]+"${fast[@]}"}
+    echo "3/7 the deconvoluter: features to frames"
     train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt --num_epochs 6 ${fast[@]+"${fast[@]}"}
-    echo "4/6 the VAE: features to 256 latents and back"
-    autoencoder train_vae_on_convs.py ${run}_vae "${parents[@]}" --num_epochs 20 ${fast[@]+"${fast[@]}"}
-    echo "5/6 the LSTM: the next latent, first from true latents, then from its own"
-    local flags=(--data_file ${run}_vae/latents.hdf5 --residual first --dropout 0.3 --batch_size 16 --lr 1e-3)
-    train train_lstm.py ${run}_teacher "${flags[@]}" --seq_length 12 --rollout 0
-    train train_lstm.py ${run}_lstm "${flags[@]}" --seq_length 18 --rollout 10 --init_from ${run}_teacher/best.pt
-    echo "6/6 shots and their predictions"
-    local split
+    echo "4/7 the VAE: features to 256 latents, four at each of 8 x 8 places, and back"
+    autoencoder train_vae_on_convs.py ${run}_vae "${parents[@]}" --num_epochs 14 ${fast[@]+"${fast[@]}"}
+    echo "5/7 the LSTM: the next latent, from true latents and from its own"
+    train train_lstm.py ${run}_lstm --data_file ${run}_vae/latents.hdf5 --num_epochs 20
+    echo "6/7 the LSTM and a painter, on the pixels of the frames to come"
+    train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt --num_epochs 120 ${fast[@]+"${fast[@]}"}
+    echo "7/7 shots and their predictions"
+    local split flags
     for split in train test; do # scenes that the networks were trained on, and scenes that they were not
-        flags=(--model ${run}_lstm/best.pt --split $split --context 8 --horizon 20 --dest $pictures)
-        $python sample_video.py "${flags[@]}"
-        $python sample_video.py "${flags[@]}" --format png --scale 1 >/dev/null
-        $python sample_video.py "${flags[@]}" --restore --dest ${pictures}_restored
-        $python evaluate.py --model ${run}_lstm/best.pt --split $split --context 8 --stride 6 --dest ${pictures}_$split
+        flags=(--model ${run}_joint/best.pt --split $split --context 8)
+        $python sample_video.py "${flags[@]}" --horizon 20 --dest $pictures
+        $python sample_video.py "${flags[@]}" --horizon 20 --dest $pictures --format png --scale 1 >/dev/null
+        $python evaluate.py "${flags[@]}" --model ${run}_lstm/best.pt --stride 6 --dest ${pictures}_$split
     done
     cp ${run}_vae/pictures/reconstructions.png $pictures
     echo "Look at $pictures: reconstructions.png (after each network of the chain), and the GIFs (left: ground truth):"
     echo "test_* are shots that no network was trained on, train_* are shots that they were trained on."
-    echo "${pictures}_restored has the same with the codec's loss restored; ${pictures}_test and ${pictures}_train have the measures."
+    echo "${pictures}_test and ${pictures}_train have the measures."
 }
 
 $which

@@ -18,18 +18,8 @@ films=data/$name
 run=runs/$name
 pictures=picture_output/$name
 
-packaged() { # SPLIT FILE...: copy packaged clips to the folder of a split
-    mkdir -p $films/$1
-    cp "${@:2}" $films/$1
-}
-
 if [ ! -e $films.hdf5 ]; then
-    gestures=data/gestures
-    packaged train $gestures/{bird,eat,help,hungry,milk,learn,student,thanks,want}.mkv $gestures/bottle-detection.mp4
-    packaged val $gestures/school.mkv
-    packaged test $gestures/{sorry,night,no,please,brother}.mkv
-    cp data/big_buck_bunny/trailer.mp4 $films/train/big_buck_bunny_trailer.mp4
-    cp data/big_buck_bunny/opening.mp4 $films/test/big_buck_bunny_opening.mp4
+    packaged_films $films
     [ -n "$quick" ] || $python -m recipes.fetch_films --dest $films
     $python movie_frames.py $films --fps 24 --shape 85x64 --crop_bars --dest $films.hdf5
 fi
@@ -44,7 +34,7 @@ train train_lstm.py ${run}_lstm --data_file ${run}_vae/latents.hdf5 ${lstm_epoch
 train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt ${joint_epochs:+--num_epochs $joint_epochs} \
     ${fast[@]+"${fast[@]}"}
 for split in test train; do # films that no network was trained on, and films that they were
-    predict=(--model ${run}_joint/best.pt --split $split --context 8)
-    measure ${pictures}_$split "${predict[@]}" --horizon 10 --stride 6 --n $windows
-    $python sample_video.py "${predict[@]}" --horizon 20 --dest $pictures
+    measure ${pictures}_$split --model ${run}_joint/best.pt --model ${run}_lstm/best.pt --split $split --context 8 \
+        --horizon 10 --stride 6 --n $windows
+    $python sample_video.py --model ${run}_joint/best.pt --split $split --context 8 --horizon 20 --dest $pictures
 done

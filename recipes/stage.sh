@@ -29,6 +29,17 @@ autoencoder() { # SCRIPT RUN_FOLDER FLAGS...: train it and encode all frames, un
     [ -e "$2/pictures/reconstructions.png" ] || train "$@" # its last file
 }
 
+packaged_films() { # FOLDER: copy the packaged clips to folders train, val and test in it
+    local film
+    mkdir -p "$1"/{train,val,test}
+    for film in bird eat help hungry milk learn student thanks want; do cp data/gestures/$film.mkv "$1/train"; done
+    cp data/gestures/bottle-detection.mp4 "$1/train"
+    cp data/big_buck_bunny/trailer.mp4 "$1/train/big_buck_bunny_trailer.mp4"
+    cp data/gestures/school.mkv "$1/val"
+    for film in sorry night no please brother; do cp data/gestures/$film.mkv "$1/test"; done
+    cp data/big_buck_bunny/opening.mp4 "$1/test/big_buck_bunny_opening.mp4"
+}
+
 measure() { # FOLDER FLAGS...: run evaluate.py and print the models' rows of its table, and the table by film
     local tables
     tables=$($python evaluate.py --dest "$@")
