@@ -25,7 +25,8 @@ def flags():
     add = parser.add_argument
     model = "checkpoint of train_lstm.py; it names its codec and frames"
     add("--model", default="runs/lstm/best.pt", help=model)
-    add("--data_file", help="frames; if not given: those the model was trained on")
+    data = "frames, cut to the codec's size; if not given: those the model was trained on"
+    add("--data_file", help=data)
     add("--split", choices=SPLITS, default="test", help="where the videos are from")
     context = f"frames fed in; if not given: half of the median video, at most {MAX_CONTEXT}"
     add("--context", "--prime", type=limits.at_least(1), help=context)
@@ -87,8 +88,14 @@ def main(args):
 
 
 def open_frames(args, model):
-    """The frames of the split. Raises UserError if the codec does not take such frames."""
+    """The frames of the split, cut to what the codec takes.
+
+    That is its square; of the film that the model was trained on, the whole frame if the networks
+    are convolutional. Raises UserError if the codec does not take such frames.
+    """
     data_file = args.data_file or model.data_file
+    if model.has_places and not args.data_file:
+        model.widen(*Frames(data_file, args.split).shape[2:])
     wanted = model.codec.frame_shape
     frames = Frames(data_file, args.split, crop=wanted[1:])
     if frames.shape[1:] != wanted:

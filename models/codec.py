@@ -26,8 +26,12 @@ class Direct:
         self.vae = vae
         self.frame_shape = tuple(vae.config["frame_shape"])
 
+    def read(self, frames):
+        """What the VAE encodes of frames uint8."""
+        return unit_scale(frames)
+
     def encode(self, frames):
-        return self.vae.encode(unit_scale(frames))
+        return self.vae.encode(self.read(frames))
 
     def decode(self, z):
         return self.vae.decode(z)
@@ -48,9 +52,13 @@ class ByFeatures:
         if not fits_together(vae.config, cae.config, deconv.config):
             raise ValueError("the VAE, its cae and its deconv do not fit together")
 
-    def encode(self, frames):
+    def read(self, frames):
+        """What the VAE encodes of frames uint8."""
         features = self.cae.features(self.cae.shifted(frames), self.split_layer)
-        return self.vae.encode(self.vae.normalised(features))
+        return self.vae.normalised(features)
+
+    def encode(self, frames):
+        return self.vae.encode(self.read(frames))
 
     def decode(self, z):
         return self.deconv.paint(self.vae.features(z)) + self.deconv.pxsh
@@ -100,6 +108,33 @@ class Codec:
         self.z_dim = networks.vae.config["z_dim"]
         self.grid = getattr(networks.vae, "grid", ())  # rows and columns of places, if any
         self.batch_size = batch_size(device)
+
+    def widen(self, height, width):
+        """Take larger frames from now on: as much of (height, width) as the networks can give back.
+
+        Only of a codec with a grid. It sets `frame_shape`, `grid` and `z_dim`.
+        """
+        _, least_height, least_width = self.frame_shape  # which fit
+        heights = range(height, least_height, -1)
+        widths = range(width, least_width, -1)
+        height = next((h for h in heights if self.resize(h, least_width)), least_height)
+        width = next((w for w in widths if self.resize(height, w)), least_width)
+        self.resize(height, width)
+
+    @torch.no_grad()
+    def resize(self, height, width):
+        """Take frames (height, width) from now on; return whether they come back as large.
+
+        They do not if pooling or halving leaves a remainder: it is lost.
+        """
+        channels = self.frame_shape[0]
+        frames = torch.zeros(1, channels, height, width, dtype=torch.uint8, device=self.device)
+        self.networks.vae.resize_grid(self.networks.read(frames))
+        mean, _ = self.networks.encode(frames)
+        self.frame_shape = (channels, height, width)
+        self.grid = self.networks.vae.grid
+        self.z_dim = mean.shape[1]
+        return self.networks.decode(mean).shape == frames.shape
 
     @torch.no_grad()
     def encode(self, frames):

@@ -29,6 +29,11 @@ class VariationalAutoencoder(nn.Module):
         """The mean of x for latents (n, z_dim)."""
         return self.mean(self.decoder(z).float())
 
+    def resize_grid(self, x):
+        """Take maps as high and wide as those of x from now on. Only of arch "grid"."""
+        self.grid = tuple(self.encoder(x).shape[2:])
+        self.decoder[0].shape = self.grid
+
     def forward(self, x):
         """The negative evidence lower bound in nats per example, and what it consists of.
 

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
+from PIL import Image
 
 import sample_video
 import train_cae
 import train_deconv
+import train_jointly
 import train_lstm
 import train_vae_on_convs
 from data import hdf5
 from data.hdf5 import Frames
+from data.pictures import BORDER, CAPTION
 from runtime.errors import UserError
-from training.trained import load_codec
+from training.trained import Trained, load_codec
 
 SPEC = "d-0.1,4-5,p-2,d-0.1,6-3,d-0.1,6-3,d-0.1,12"
 ABOUT = {"source": "made up", "frame_rate": 24.0, "frame_skip": 3}
@@ -102,9 +105,55 @@ def test_the_chain_runs_to_pictures(movie, tmp_path):
         "--device",
         "cpu",
     )
-    assert len(list(tmp_path.glob("*.gif"))) == 3
+    gifs = list(tmp_path.glob("*.gif"))
+    assert len(gifs) == 3
+    grid = load_codec(movie / "vae/best.pt", torch.device("cpu")).grid
+    for gif in gifs:
+        assert pixels(gif) == ((20, 30) if grid else (20, 20))
     for name in ("cae", "deconv", "vae"):
         assert (movie / name / "pictures" / "reconstructions.png").stat().st_size > 0
+
+
+def pixels(gif, scale=3):
+    """Height and width of the frames that a GIF compares."""
+    with Image.open(gif) as image:
+        height = image.height - CAPTION - 2 * BORDER
+        width = (image.width - 3 * BORDER) / 2
+        return height / scale, width / scale
+
+
+@pytest.mark.parametrize("movie", ["grid"], indirect=True)
+def test_a_painter_shows_whole_frames_of_its_own_film(movie, tmp_path):
+    small = ["--num_epochs", 1, "--batch_size", 4, "--device", "cpu"]
+    flags = ["--seq_length", 4, "--rollout", 1, "--shown", 2, "--save_to", tmp_path / "joint"]
+    run(train_jointly, "--lstm", movie / "lstm/best.pt", *flags, *small)
+    args = ["--model", tmp_path / "joint/best.pt", "--context", 3, "--horizon", 2, "--n", 1]
+    run(sample_video, *args, "--dest", tmp_path / "own")
+    run(sample_video, *args, "--dest", tmp_path / "other", "--data_file", movie / "movie.hdf5")
+    assert pixels(next((tmp_path / "own").iterdir())) == (20, 30)
+    assert pixels(next((tmp_path / "other").iterdir())) == (20, 20)
+
+
+@pytest.mark.parametrize("movie", ["grid"], indirect=True)
+def test_predictions_of_whole_frames(movie):
+    """Of the size of training they are as ever; in larger frames far edges change nothing."""
+    model = Trained(movie / "lstm/best.pt", torch.device("cpu"))
+    torch.manual_seed(0)
+    frames = torch.randint(256, (2, 3, 3, 20, 181), dtype=torch.uint8)
+    square = frames[..., :20]
+    before = model.rollout(square, 2)
+    model.widen(20, 20)
+    for old, new in zip(before, model.rollout(square, 2), strict=True):
+        assert torch.equal(old, new)
+
+    model.widen(20, 181)
+    assert model.codec.frame_shape == (3, 20, 180)  # pooling would lose an odd column
+    wider, _ = model.rollout(frames[..., :180], 2)
+    model.codec.resize(20, 140)
+    model.lstm.layout.shape = model.codec.grid
+    wide, _ = model.rollout(frames[..., 20:160], 2)
+    assert wide.shape == (2, 5, 3, 20, 140)
+    torch.testing.assert_close(wide[..., 60:80], wider[..., 80:100], rtol=0, atol=1e-5)
 
 
 def test_latents_hold_every_crop(movie):

@@ -88,6 +88,14 @@ class Trained:
                 f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: "
                 "train it anew"
             )
+        # With a grid of places networks are convolutional: they take larger frames, too.
+        grid = tuple(self.lstm.config["grid"])
+        self.has_places = grid != () and grid == self.codec.grid
+
+    def widen(self, height, width):
+        """Take larger frames from now on, see `Codec.widen`. Only of a model that `has_places`."""
+        self.codec.widen(height, width)
+        self.lstm.layout.shape = self.codec.grid
 
     def require_mixture(self, flag):
         """Raise UserError if the LSTM predicts nothing to sample from.
