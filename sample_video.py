@@ -25,8 +25,7 @@ def flags():
     add = parser.add_argument
     model = "checkpoint of train_lstm.py; it names its codec and frames"
     add("--model", default="runs/lstm/best.pt", help=model)
-    data = "frames, cut to the codec's size; if not given: those the model was trained on"
-    add("--data_file", help=data)
+    add("--data_file", help="frames; if not given: those the model was trained on")
     add("--split", choices=SPLITS, default="test", help="where the videos are from")
     context = f"frames fed in; if not given: half of the median video, at most {MAX_CONTEXT}"
     add("--context", "--prime", type=limits.at_least(1), help=context)
@@ -88,13 +87,12 @@ def main(args):
 
 
 def open_frames(args, model):
-    """The frames of the split, cut to what the codec takes.
+    """The frames of the split, cut to what the codec takes: a square, or nearly all with a grid.
 
-    That is its square; of the film that the model was trained on, the whole frame if the networks
-    are convolutional. Raises UserError if the codec does not take such frames.
+    Raises UserError if the codec does not take such frames.
     """
     data_file = args.data_file or model.data_file
-    if model.has_places and not args.data_file:
+    if model.has_places:
         model.widen(*Frames(data_file, args.split).shape[2:])
     wanted = model.codec.frame_shape
     frames = Frames(data_file, args.split, crop=wanted[1:])

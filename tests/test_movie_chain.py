@@ -123,15 +123,16 @@ def pixels(gif, scale=3):
 
 
 @pytest.mark.parametrize("movie", ["grid"], indirect=True)
-def test_a_painter_shows_whole_frames_of_its_own_film(movie, tmp_path):
+def test_a_painter_shows_whole_frames(movie, tmp_path):
     small = ["--num_epochs", 1, "--batch_size", 4, "--device", "cpu"]
     flags = ["--seq_length", 4, "--rollout", 1, "--shown", 2, "--save_to", tmp_path / "joint"]
     run(train_jointly, "--lstm", movie / "lstm/best.pt", *flags, *small)
     args = ["--model", tmp_path / "joint/best.pt", "--context", 3, "--horizon", 2, "--n", 1]
+    write_movie(tmp_path / "wider.hdf5", height=24, width=40)
     run(sample_video, *args, "--dest", tmp_path / "own")
-    run(sample_video, *args, "--dest", tmp_path / "other", "--data_file", movie / "movie.hdf5")
+    run(sample_video, *args, "--dest", tmp_path / "other", "--data_file", tmp_path / "wider.hdf5")
     assert pixels(next((tmp_path / "own").iterdir())) == (20, 30)
-    assert pixels(next((tmp_path / "other").iterdir())) == (20, 20)
+    assert pixels(next((tmp_path / "other").iterdir())) == (24, 40)
 
 
 @pytest.mark.parametrize("movie", ["grid"], indirect=True)
