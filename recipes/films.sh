@@ -12,6 +12,7 @@ vae_epochs=${VAE_EPOCHS:-}
 lstm_epochs=${LSTM_EPOCHS:-}
 joint_epochs=${JOINT_EPOCHS:-}
 windows=${WINDOWS:-1000} # to measure on, at most, of each split
+[ -z "$quick" ] || windows=120
 
 name=${quick}films
 films=data/$name
@@ -33,7 +34,6 @@ if [ ! -e $films.hdf5 ]; then
     [ -n "$quick" ] || $python -m recipes.fetch_films --dest $films
     $python movie_frames.py $films --fps 24 --shape 85x64 --crop_bars --dest $films.hdf5
 fi
-[ -z "$quick" ] || windows=60
 
 train train_cae.py ${run}_cae --data_file $films.hdf5 ${cae_epochs:+--num_epochs $cae_epochs} ${fast[@]+"${fast[@]}"}
 train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt ${deconv_epochs:+--num_epochs $deconv_epochs} \
