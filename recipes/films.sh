@@ -12,7 +12,11 @@ vae_epochs=${VAE_EPOCHS:-}
 lstm_epochs=${LSTM_EPOCHS:-}
 joint_epochs=${JOINT_EPOCHS:-}
 windows=${WINDOWS:-1000} # to measure on, at most, of each split
-[ -z "$quick" ] || windows=120
+stride=6 # frames from one window to the next
+if [ -n "$quick" ]; then
+    windows=8
+    stride=400
+fi
 
 name=${quick}films
 films=data/$name
@@ -44,6 +48,6 @@ train train_lstm.py ${run}_lstm --data_file ${run}_vae/latents.hdf5 ${lstm_epoch
 train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt ${joint_epochs:+--num_epochs $joint_epochs}
 for split in test train; do # films that no network was trained on, and films that they were
     predict=(--model ${run}_joint/best.pt --split $split --context 8)
-    measure ${pictures}_$split "${predict[@]}" --horizon 10 --stride 6 --n $windows
+    measure ${pictures}_$split "${predict[@]}" --horizon 10 --stride $stride --n $windows
     $python sample_video.py "${predict[@]}" --horizon 20 --dest $pictures
 done
