@@ -69,9 +69,11 @@ def download(package, folder):
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--ignore-requires-python"]
     done = subprocess.run([*command, "--dest", folder, package], stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        reasons = done.stderr.strip().splitlines() or ["it does not say why"]
+        lines = done.stderr.splitlines()
+        errors = [line for line in lines if line.lower().startswith("error")]
+        reason = errors[-1] if errors else f"exit code {done.returncode}"
         raise UserError(
-            f"pip cannot download {package} ({reasons[-1]}): `pip download {package}` tells more"
+            f"pip cannot download {package} ({reason}): `pip download {package}` tells more"
         )
     (archive,) = Path(folder).iterdir()
     return archive

@@ -12,6 +12,11 @@ vae_epochs=${VAE_EPOCHS:-}
 lstm_epochs=${LSTM_EPOCHS:-}
 joint_epochs=${JOINT_EPOCHS:-}
 windows=${WINDOWS:-1000} # to measure on, at most, of each split
+stride=6 # frames from one window to the next
+if [ -n "$quick" ]; then
+    windows=8
+    stride=400
+fi
 
 name=${quick}films
 films=data/$name
@@ -23,7 +28,6 @@ if [ ! -e $films.hdf5 ]; then
     [ -n "$quick" ] || $python -m recipes.fetch_films --dest $films
     $python movie_frames.py $films --fps 24 --shape 85x64 --crop_bars --dest $films.hdf5
 fi
-[ -z "$quick" ] || windows=60
 
 train train_cae.py ${run}_cae --data_file $films.hdf5 ${cae_epochs:+--num_epochs $cae_epochs} ${fast[@]+"${fast[@]}"}
 train train_deconv.py ${run}_deconv --cae ${run}_cae/best.pt ${deconv_epochs:+--num_epochs $deconv_epochs} \
@@ -35,6 +39,6 @@ train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt ${joint_epochs:+-
     ${fast[@]+"${fast[@]}"}
 for split in test train; do # films that no network was trained on, and films that they were
     measure ${pictures}_$split --model ${run}_joint/best.pt --model ${run}_lstm/best.pt --split $split --context 8 \
-        --horizon 10 --stride 6 --n $windows
+        --horizon 10 --stride $stride --n $windows
     $python sample_video.py --model ${run}_joint/best.pt --split $split --context 8 --horizon 20 --dest $pictures
 done
