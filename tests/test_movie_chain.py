@@ -8,14 +8,18 @@ import pytest
 import torch
 from conftest import run
 
+import evaluate
 import sample_video
 import train_cae
 import train_deconv
+import train_jointly
 import train_lstm
 import train_vae_on_convs
 from data import hdf5
 from data.hdf5 import Frames
+from models.lstm import LatentLSTM
 from runtime.errors import UserError
+from training import checkpoint
 from training.trained import load_codec
 
 SPEC = "d-0.1,4-5,p-2,d-0.1,6-3,d-0.1,6-3,d-0.1,12"
@@ -105,6 +109,24 @@ def test_the_chain_runs_to_pictures(movie, tmp_path):
     assert len(list(tmp_path.glob("*.gif"))) == 3
     for name in ("cae", "deconv", "vae"):
         assert (movie / name / "pictures" / "reconstructions.png").stat().st_size > 0
+
+
+def test_a_painter_wants_places(movie, tmp_path):
+    """It paints the squares that the codec takes, with latents that have a grid."""
+    lstm = movie / "lstm/best.pt"
+    flags = ["--lstm", lstm, "--save_to", tmp_path / "run", "--seq_length", 4, "--rollout", 1]
+    flags += ["--num_epochs", 1, "--device", "cpu"]
+    if not checkpoint.load(lstm, LatentLSTM)["config"]["grid"]:
+        with pytest.raises(UserError, match="latents without places: train its autoencoder with"):
+            run(train_jointly, *flags)
+        assert not (tmp_path / "run").exists()
+        return
+    run(train_jointly, *flags)
+    model = ["--model", tmp_path / "run/best.pt", "--context", 2, "--horizon", 2, "--n", 1]
+    run(sample_video, *model, "--dest", tmp_path / "s")
+    run(evaluate, *model, "--dest", tmp_path / "e")
+    assert len(list((tmp_path / "s").glob("*.gif"))) == 1
+    assert (tmp_path / "e/metrics.json").exists()
 
 
 def test_latents_hold_every_crop(movie):
