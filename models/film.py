@@ -134,8 +134,9 @@ def squared_error(painted, true):
 
 
 def shrink(frames):
-    """Frames (B, H, channels, height, width), COARSE times smaller."""
-    return F.avg_pool2d(frames.flatten(0, 1), COARSE).unflatten(0, frames.shape[:2])
+    """Frames (B, H, channels, height, width), COARSE times smaller. What is left over counts."""
+    small = F.avg_pool2d(frames.flatten(0, 1), COARSE, ceil_mode=True)  # (B*H, channels, ...)
+    return small.unflatten(0, frames.shape[:2])
 
 
 def roughness(flow):
