@@ -21,7 +21,8 @@ KNOWN = 5000  # training frames: their mean is a prediction, and the nearest one
 def flags():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--model", action="append", default=[], help="checkpoint of train_lstm.py; may be repeated")
+    model = "checkpoint of train_lstm.py or, of a film, train_jointly.py; may be repeated"
+    add("--model", action="append", default=[], help=model)
     data = "frames, ours or mnist_test_seq.npy (frames, videos, height, width)"
     add("--data_file", help=f"{data}; if not given: the first model's")
     add("--split", choices=SPLITS, default="test", help="where the videos are from")

@@ -23,7 +23,7 @@ SLOWEST = 0.01  # frames per second: a GIF knows no longer delays
 def flags():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    model = "checkpoint of train_lstm.py; it names its codec and frames"
+    model = "checkpoint of train_lstm.py or, of a film, train_jointly.py; names codec and frames"
     add("--model", default="runs/lstm/best.pt", help=model)
     add("--data_file", help="frames; if not given: those the model was trained on")
     add("--split", choices=SPLITS, default="test", help="where the videos are from")

@@ -117,8 +117,7 @@ def train_on_film(args, content, frames):
     args.frame_skip = content["args"]["frame_skip"]
     codec_path = checkpoint.parent_path(args.lstm, content, "codec")
     codec = load_codec(codec_path, "cpu", content["parents"]["codec"]["id"])
-    channels, *crop = codec.frame_shape
-    window = (args.seq_length, args.frame_skip, crop)
+    window = (args.seq_length, args.frame_skip, codec.frame_shape)
     train = FilmWindows(frames, "train", *window, args.seed)
     valid = FilmWindows(frames, "valid", *window)
     device = start(args)
@@ -126,7 +125,7 @@ def train_on_film(args, content, frames):
     run = Path(args.save_to)
 
     lstm = content["config"] | {"free": args.rollout}
-    model = new_network(FilmPredictor, device, lstm, channels, args.shown)
+    model = new_network(FilmPredictor, device, lstm, codec.frame_shape[0], args.shown)
     model.lstm.load_state_dict(content["model"])
     parents = {
         "codec": {**content["parents"]["codec"], "path": files.relative(codec_path, run)},

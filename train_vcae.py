@@ -1,5 +1,6 @@
 """Train the VAE of frames; leave its checkpoints, pictures, and the latents of all frames."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from data.hdf5 import Frames, write_latents
 from data.pictures import save_sheet
 from models.codec import unit_scale
+from models.grid import grid_of
 from models.slots import SlotVAE
 from models.vae import VCAE
 from runtime import cli, processes
@@ -22,29 +24,32 @@ from training.trained import attributes_of_latents, load_codec
 ARCHS = {
     "deep": {
         "num_epochs": Steps(4000), "batch_size": 128, "lr": 2e-3, "schedule": "cosine", "amp": None,
-        "grad_clip": 0.0, "n_hid": 512, "nfilts": 16, "L": 1, "binary": True, "beta": 0.5,
+        "grad_clip": 0.0, "z_dim": 32, "n_hid": 512, "nfilts": 16, "L": 1, "binary": True,
+        "beta": 0.5,
     },
     "grid": {
         "num_epochs": Steps(4000), "batch_size": 32, "lr": 2e-3, "schedule": "cosine", "amp": None,
-        "grad_clip": 0.0, "nfilts": 32, "L": 1, "binary": True, "beta": 1.0,
+        "grad_clip": 0.0, "z_dim": None, "nfilts": 32, "L": 1, "binary": True, "beta": 1.0,
     },
     "2016": {
         "num_epochs": 12, "batch_size": 128, "lr": 3e-5, "schedule": "constant", "amp": False,
-        "grad_clip": 0.0, "n_hid": 1024, "nfilts": 32, "fsize": 3, "L": 2, "binary": True,
-        "beta": 1.0,
+        "grad_clip": 0.0, "z_dim": 32, "n_hid": 1024, "nfilts": 32, "fsize": 3, "L": 2,
+        "binary": True, "beta": 1.0,
     },
     "slots": {
         "num_epochs": 2, "batch_size": 64, "lr": 1.5e-3, "schedule": "cosine", "amp": False,
-        "grad_clip": 50.0, "n_hid": 256, "slots": None, "beta": 0.05,
+        "grad_clip": 50.0, "z_dim": 32, "n_hid": 256, "slots": None, "beta": 0.05,
     },
 }  # fmt: skip
+PER_PLACE = 4  # numbers per place of a grid, if --z_dim is not given
 
 
 def flags():
     parser = Parser(__doc__, VCAE, SlotVAE, archs=ARCHS, save_to="runs/vcae")
     add = parser.add_argument
     add("--data_file", default="data/moving_mnist.hdf5", help="frames, from moving_mnist.py")
-    add("--z_dim", type=checkpoint.flag("z_dim"), default=32, help="numbers per latent")
+    numbers = f"numbers per latent; grid: if not given, {PER_PLACE} per place"
+    add("--z_dim", type=checkpoint.flag("z_dim"), help=numbers)
     slots = "slots: objects per frame; if not given: as the data says"
     add("--slots", type=int, choices=range(1, 5), help=slots)
     add("--n_hid", type=checkpoint.flag("n_hid"), help="dense hidden units")
@@ -86,6 +91,8 @@ def main(args):
 
 def new_vcae(args, frames, device):
     """A VCAE by the flags; what they leave out is for the other architecture."""
+    if args.z_dim is None:
+        args.z_dim = PER_PLACE * math.prod(grid_of(*frames.shape[2:]))
     names = ("z_dim", "n_hid", "arch", "nfilts", "fsize", "L", "binary", "beta")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     try:

@@ -15,29 +15,38 @@ BRIGHTNESS = (-0.1, 0.1)
 class FilmWindows(Videos, Dataset):
     """Windows of frames, (length, channels, height, width) uint8. Each lies in one video.
 
-    crop: (height, width), cut from all frames of a window. skip: take every skip-th frame. With a
-    seed, windows are changed at random, and drawn again for each epoch from (seed, epoch): first
-    frame, crop, skip (from 1 to twice the given one), left and right, direction of time, colours.
-    Without one the centre is cut, and windows follow one another. Raises UserError if no video is
-    long enough.
+    skip: take every skip-th frame; frame_shape: (channels, height, width), cut from all frames of a
+    window. With a seed, windows are changed at random, and drawn again for each epoch from (seed,
+    epoch): first frame, crop, skip (from 1 to less than twice the given one), left and right,
+    direction of time, colours. Without one the centre is cut, and windows follow one another.
+    Raises UserError if no video is long enough, or if the file's frames are too small or have
+    other channels.
     """
 
-    def __init__(self, path, split, length, skip, crop, seed=None):
+    def __init__(self, path, split, length, skip, frame_shape, seed=None):
         super().__init__(path, split, "frames")
+        channels, *crop = frame_shape
         self.length = length
         self.skip = skip
         self.crop = np.array(crop)
         self.seed = seed
         self.room = np.array(self.shape[2:]) - crop
+        if self.shape[1] != channels or (self.room < 0).any():
+            raise UserError(
+                f"{path} has frames {self.shape[1:]}, its autoencoder's are {tuple(frame_shape)}: "
+                "train that anew"
+            )
         span = (length - 1) * skip + 1
         lengths = np.diff(self.starts)
         counts = lengths // span
+        needed = span
         if seed is not None:  # a video that is too short for this skip may do for a shorter one
             counts = np.maximum(counts, lengths >= length)
+            needed = length
         if not counts.any():
             raise UserError(
                 f"{path}: the longest {split} video has {lengths.max()} frames, a window needs "
-                f"{span}: lower --seq_length, or take longer videos"
+                f"{needed}: lower --seq_length, or take longer videos"
             )
         self.videos = np.repeat(np.arange(len(counts)), counts)
         number = np.concatenate([np.arange(count) for count in counts])  # within its video

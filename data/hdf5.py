@@ -245,8 +245,8 @@ class Videos:
             self.shape = checks.checked_rows(file, path, split, kind).shape
             count = self.shape[checks.ROW_AXIS[kind]]
             self.starts = checks.read_starts(file, path, split, kind, count)
-        if kind == "latents":
-            checks.check_layout(path, self.shape[3], self.attributes)
+            if kind == "latents":
+                checks.check_layout(path, self.shape[3], self.attributes)
 
     @property
     def array(self):

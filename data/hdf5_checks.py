@@ -179,7 +179,13 @@ def read_starts(file, path, split, kind, count):
 
 
 def check_layout(path, z_dim, attributes):
-    """Raise UserError if `z_dim` numbers do not divide into the slots or the grid of the file."""
+    """Raise UserError if `z_dim` numbers do not divide into the slots or the grid of the file.
+
+    ValueError if it has both, or half a grid.
+    """
+    grid = attributes.keys() & {"grid_rows", "grid_columns"}
+    if len(grid) == 1 or (grid and "slots" in attributes):
+        raise ValueError("a grid has grid_rows and grid_columns, and no slots")
     slots = attributes.get("slots", 1)
     places = attributes.get("grid_rows", 1) * attributes.get("grid_columns", 1)
     too_short = slots > 1 and z_dim // slots < MIN_SLOT

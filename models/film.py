@@ -22,12 +22,16 @@ class FilmPredictor(nn.Module):
               are predicted in free running
     channels: of a frame
     shown:    predicted frames per window that are painted in training, chosen at random
+
+    Raises ValueError if the LSTM's latents have no grid.
     """
 
     def __init__(self, lstm, channels, shown=4):
         super().__init__()
         self.config = {"lstm": lstm, "channels": channels, "shown": shown}
         self.lstm = LatentLSTM(**lstm)
+        if not self.lstm.config["grid"]:
+            raise ValueError("the LSTM's latents have no grid")
         self.painter = Painter(channels, self.lstm.layout.width)
         self.shown = shown
 
@@ -56,7 +60,7 @@ class FilmPredictor(nn.Module):
         z_ahead = z_ahead[:, steps]
         true = frames[:, past:][:, steps]
         last = frames[:, past - 1]
-        looks = self.painter.look(frames[:, past - 2], last)
+        looks = self.painter.look(frames[:, max(past - 2, 0)], last)
         painted, flow = self.paint(last, looks, latents[:, past - 1, 0], z_ahead, steps + 1)
 
         error = squared_error(painted, true)  # (B, steps)
@@ -130,8 +134,9 @@ def squared_error(painted, true):
 
 
 def shrink(frames):
-    """Frames (B, H, channels, height, width), COARSE times smaller."""
-    return F.avg_pool2d(frames.flatten(0, 1), COARSE).unflatten(0, frames.shape[:2])
+    """Frames (B, H, channels, height, width), COARSE times smaller. What is left over counts."""
+    small = F.avg_pool2d(frames.flatten(0, 1), COARSE, ceil_mode=True)  # (B*H, channels, ...)
+    return small.unflatten(0, frames.shape[:2])
 
 
 def roughness(flow):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 LEVELS = 3  # frames are made up to four times smaller, so that large motion becomes small
 ITERATIONS = 2  # per level
 WINDOW = 11  # px, square, in which all pixels move alike
-DAMPING = 0.05  # in squared differences: flow is small where there is nothing to see
+DAMPING = 0.017  # in squared slopes: flow is small where there is nothing to see
 SMOOTH = 5  # px, square, over which the flow is averaged after each step
 LONGEST_STEP = 1.0  # px, of an iteration: slopes hold nearby only
 
@@ -21,7 +21,7 @@ def lucas_kanade(previous, last):
     right and down. Coarse to fine (Lucas & Kanade 1981; Bouguet 2001): at each level the flow d
     makes steps that minimise
 
-        sum over window and channels (P(x + d) + P'(x + d) step - L(x))^2 + DAMPING step^2
+        mean over window and channels (P(x + d) + P'(x + d) step - L(x))^2 + DAMPING step^2
     """
     flow = last.new_zeros(len(last), 2, 1, 1)
     for level in reversed(range(LEVELS)):
@@ -61,14 +61,9 @@ def solve(right, down, error):
 
     right, down: slopes; error: what is to be explained; all (n, channels, height, width).
     """
-    sums = torch.cat(
-        [
-            (product).sum(1, keepdim=True)
-            for product in (right**2, right * down, down**2, right * error, down * error)
-        ],
-        dim=1,
-    )  # (n, 5, height, width)
-    rr, rd, dd, re, de = average(sums, WINDOW).unbind(1)
+    products = (right**2, right * down, down**2, right * error, down * error)
+    means = torch.stack([product.mean(1) for product in products], dim=1)  # (n, 5, height, width)
+    rr, rd, dd, re, de = average(means, WINDOW).unbind(1)  # each (n, height, width)
     rr = rr + DAMPING
     dd = dd + DAMPING
     determinant = rr * dd - rd**2

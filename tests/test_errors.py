@@ -145,7 +145,7 @@ CASES = [
     (VCAE, "--fsize 4097", "--fsize"),
     (VCAE, "--arch 2016 --n_hid 1000000", "not enough memory"),
     (VCAE, "--arch 2016 --fsize 4", "--fsize 4 is even"),
-    (VCAE, "--arch slots --nfilts 4", "--nfilts is for --arch deep or 2016, not slots"),
+    (VCAE, "--arch slots --nfilts 4", "--nfilts is for --arch deep or grid or 2016, not slots"),
     (VCAE, "--fsize 5", "--fsize is for --arch 2016, not deep"),
     (VCAE, "--lr 0", "--lr"),
     (VCAE, "--lr nan", "--lr"),
@@ -174,7 +174,7 @@ CASES = [
     (LSTM, "--data_file @vcae/latents.hdf5 --lstm_n_hid 1000000", "lower --lstm_n_hid"),
     (LSTM, "--data_file @vcae/latents.hdf5 --loss huber", "--loss"),
     (JOINT, "--lstm @missing.pt", "missing.pt is not there"),
-    (JOINT, "--lstm @vcae/best.pt", "is a checkpoint of train_vcae.py; one of train_lstm.py is"),
+    (JOINT, "--lstm @vcae/best.pt", "is a checkpoint of train_vcae.py; one of train_lstm.py or"),
     (JOINT, "--lstm @lstm/best.pt --save_to @lstm", "lstm holds a run already"),
     (
         JOINT,
@@ -189,7 +189,7 @@ CASES = [
     (SAMPLE, "--model @foreign.pt", "foreign.pt is not a checkpoint"),
     (SAMPLE, "--model @cut.pt", "cut.pt cannot be read"),
     (SAMPLE, "--model @text", "text cannot be read"),
-    (SAMPLE, "--model @vcae/best.pt", "is a checkpoint of train_vcae.py; one of train_lstm.py is"),
+    (SAMPLE, "--model @vcae/best.pt", "is a checkpoint of train_vcae.py; one of train_lstm.py or"),
     (SAMPLE, "--model @lstm/best.pt --context 9", "lower --context to 8"),
     (
         SAMPLE,
@@ -202,7 +202,7 @@ CASES = [
     (
         EVALUATE,
         "--model @vcae/best.pt",
-        "is a checkpoint of train_vcae.py; one of train_lstm.py is",
+        "is a checkpoint of train_vcae.py; one of train_lstm.py or",
     ),
     (EVALUATE, "--model @lstm/best.pt", "--context and --horizon need 20"),
     (EVALUATE, "--data_file @missing.npy", "missing.npy is not there"),

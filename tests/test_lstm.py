@@ -208,6 +208,9 @@ KINDS = [
     {"loss": "weighted"},
     {"loss": "mdn", "mixtures": 3, "residual": "second"},
     {"loss": "mdn", "mixtures": 2, "diffs": True},
+    {"residual": "paced", "loss": "mse"},
+    {"residual": "paced", "loss": "mse", "grid": [1, 3]},
+    {"residual": "second", "grid": [3, 1], "peepholes": False},
 ]
 
 
@@ -281,7 +284,9 @@ def test_differences_are_integrated():
     assert_close(model.rollout(context, 6)[0, 2:], path[2:])
 
 
-@pytest.mark.parametrize(("residual", "goes_on"), [("none", 0), ("first", 0), ("second", 1)])
+@pytest.mark.parametrize(
+    ("residual", "goes_on"), [("none", 0), ("first", 0), ("paced", 0), ("second", 1)]
+)
 def test_what_a_silent_network_predicts(residual, goes_on):
     """With nothing added by the network: zero, the last mean, or what the last difference leads to."""
     model = LatentLSTM(3, 5, 1, residual=residual).eval()
@@ -409,3 +414,74 @@ def test_samples_differ_and_their_primed_part_does_not():
     first, second = (model.rollout(latents, 4, temperature=1.0) for _ in range(2))
     assert torch.equal(first[:, :8], second[:, :8])
     assert (first[:, 8:] != second[:, 8:]).all()
+
+
+def of_a_grid(rows=7, columns=9, numbers=2, **config):
+    """An LSTM of a grid, with weights large enough that what is read makes a difference."""
+    torch.manual_seed(1)
+    config = {"loss": "mse", "residual": "paced", "layers": 1, "dropout": 0.0, **config}
+    model = LatentLSTM(rows * columns * numbers, 5, grid=[rows, columns], **config)
+    torch.nn.init.normal_(model.project.weight)
+    return model.eval()
+
+
+def as_maps(latents, model):
+    """Latents (..., z_dim) as maps (..., numbers, rows, columns)."""
+    return latents.unflatten(-1, (model.layout.width, *model.layout.shape))
+
+
+def test_a_grid_is_folded_into_places_and_back():
+    model = of_a_grid(2, 3, 4)
+    latents = sequences(model)
+    folded = model.layout.fold(latents)
+    assert folded.shape == (3 * 6, 8, 2, 4)
+    maps = as_maps(latents, model)  # (B, T, rows, n, 2, 3)
+    assert torch.equal(folded[6 + 5], maps[1, ..., 1, 2])  # the last place of the second video
+    assert torch.equal(model.layout.unfold(folded), latents)
+
+
+def test_a_place_reads_two_places_around_it_in_every_step():
+    model = of_a_grid()
+    latents = sequences(model, frames=4, videos=1)
+    changed = latents.clone()
+    as_maps(changed, model)[:, 0, 0, :, 3, 4] += 1  # the centre place, in the first frame
+    before, after = (as_maps(model.rollout(z, 2)[0], model) for z in (latents, changed))
+    differs = (before != after).any(1)  # (T + 2, rows, columns)
+    near = torch.zeros(7, 9, dtype=torch.bool)
+    near[1:6, 2:7] = True
+    for t in (1, 2, 3, 4):  # predictions from true latents
+        assert torch.equal(differs[t], near)
+    assert differs[5].all()  # from a predicted one, which differs in all of `near`
+
+
+def test_what_moves_by_a_place_is_predicted_a_place_further():
+    """Away from the edges, where zeros are read."""
+    model = of_a_grid()
+    latents = sequences(model, frames=5)
+    maps = as_maps(latents, model)
+    moved = maps.roll((1, -1), (4, 5)).flatten(3)
+    before, after = (as_maps(model.rollout(z, 1), model) for z in (latents, moved))
+    expected = before.roll((1, -1), (3, 4))
+    inner = (..., slice(3, 5), slice(2, 6))
+    torch.testing.assert_close(after[:, 1:][inner], expected[:, 1:][inner])
+
+
+def test_a_grid_takes_frames_of_another_size():
+    model = of_a_grid(3, 3)
+    latents = sequences(of_a_grid(3, 6), frames=4)
+    model.layout.shape = (3, 6)
+    assert model.rollout(latents, 2).shape == (3, 6, 36)
+
+
+@pytest.mark.parametrize("config", [{"loss": "weighted"}, {"loss": "kl"}])
+def test_clipped_gradients_of_a_grid_do_not_depend_on_the_batch(config):
+    gradients = []
+    for copies in (1, 3):
+        model = of_a_grid(2, 3, clip=0.5, **config)
+        latents = sequences(model, videos=1)
+        model(latents.repeat(copies, 1, 1, 1))["loss"].backward()
+        gradients.append(model.layers[0].weight_in.grad)
+    torch.testing.assert_close(*gradients)
+    free = of_a_grid(2, 3, clip=math.inf, **config)
+    free(latents)["loss"].backward()
+    assert not torch.allclose(free.layers[0].weight_in.grad, gradients[0]), "nothing was clipped"

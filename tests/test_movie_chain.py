@@ -9,6 +9,7 @@ import torch
 from conftest import run
 from PIL import Image
 
+import evaluate
 import sample_video
 import train_cae
 import train_deconv
@@ -18,7 +19,9 @@ import train_vae_on_convs
 from data import hdf5
 from data.hdf5 import Frames
 from data.pictures import BORDER, CAPTION
+from models.lstm import LatentLSTM
 from runtime.errors import UserError
+from training import checkpoint
 from training.trained import Trained, load_codec
 
 SPEC = "d-0.1,4-5,p-2,d-0.1,6-3,d-0.1,6-3,d-0.1,12"
@@ -155,6 +158,24 @@ def test_predictions_of_whole_frames(movie):
     wide, _ = model.rollout(frames[..., 20:160], 2)
     assert wide.shape == (2, 5, 3, 20, 140)
     torch.testing.assert_close(wide[..., 60:80], wider[..., 80:100], rtol=0, atol=1e-5)
+
+
+def test_a_painter_wants_places(movie, tmp_path):
+    """It paints the squares that the codec takes, with latents that have a grid."""
+    lstm = movie / "lstm/best.pt"
+    flags = ["--lstm", lstm, "--save_to", tmp_path / "run", "--seq_length", 4, "--rollout", 1]
+    flags += ["--num_epochs", 1, "--device", "cpu"]
+    if not checkpoint.load(lstm, LatentLSTM)["config"]["grid"]:
+        with pytest.raises(UserError, match="latents without places: train its autoencoder with"):
+            run(train_jointly, *flags)
+        assert not (tmp_path / "run").exists()
+        return
+    run(train_jointly, *flags)
+    model = ["--model", tmp_path / "run/best.pt", "--context", 2, "--horizon", 2, "--n", 1]
+    run(sample_video, *model, "--dest", tmp_path / "s")
+    run(evaluate, *model, "--dest", tmp_path / "e")
+    assert len(list((tmp_path / "s").glob("*.gif"))) == 1
+    assert (tmp_path / "e/metrics.json").exists()
 
 
 def test_latents_hold_every_crop(movie):

@@ -26,11 +26,13 @@ from test_movie_frames import SCENES, film
 import movie_frames
 import train_lstm
 from data import hdf5, mnist
+from data.augmented import FilmWindows
 from data.generated import GeneratedVideos
 from data.hdf5 import Frames, Windows
 from evaluation.windows import read_windows
 from models.cae import CAE, Deconvoluter
 from models.codec import fits_together
+from models.film import FilmPredictor
 from models.joint import Joint
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE
@@ -49,7 +51,7 @@ COUNTS = {
     "film": 60,
 }  # mutations in CI; 20 times as many if slow
 SECONDS, MEGABYTES = 20, 400  # for one mutation, for all of them
-MODELS = (VCAE, SlotVAE, CAE, Deconvoluter, VAE, LatentLSTM, Joint)
+MODELS = (VCAE, SlotVAE, CAE, Deconvoluter, VAE, LatentLSTM, Joint, FilmPredictor)
 ROW = {"epoch": 1, "valid_loss": 1.0}
 ABOUT = {"source": "made up", "frame_rate": 10.0, "frame_skip": 1}
 
@@ -184,6 +186,31 @@ CHECKPOINTS = [
     ("lstm.pt", ("format",), 3, "is a checkpoint of format 3, and this code reads format 2"),
     ("deconv.pt", ("optimizer", "state", 0, "exp_avg"), torch.zeros(1), "has no training state"),
     ("cae.pt", ("optimizer",), {}, "has no training state"),
+    ("of_grid.pt", ("config", "grid"), [4, 5], "config: a grid of [4, 5] does not go with"),
+    ("of_grid.pt", ("config", "grid"), [4, 4], "its config asks for"),
+    ("of_grid.pt", ("config", "grid"), [10**500, 1], "is not a complete checkpoint"),
+    ("of_grid.pt", ("config", "grid"), [0, 8], "config: grid is [0, 8]"),
+    ("of_grid.pt", ("config", "grid"), [8], "config: grid is [8]"),
+    ("of_grid.pt", ("config", "grid"), [8.0, 8.0], "config: grid is [8.0, 8.0]"),
+    ("of_grid.pt", ("config", "grid"), [True, 64], "config: grid is [True, 64]"),
+    ("of_grid.pt", ("config", "grid"), "88", "config: grid is 88"),
+    ("of_grid.pt", ("config", "grid"), 8, "config: grid is 8"),
+    ("of_grid.pt", ("config", "grid"), torch.zeros(0), "config: grid is tensor"),
+    ("of_grid.pt", ("config", "slots"), 2, "does not go with the rest"),
+    ("of_grid.pt", ("config", "loss"), "mdn", "does not go with the rest"),
+    ("of_grid.pt", ("config", "diffs"), True, "does not go with the rest"),
+    ("film.pt", ("config", "lstm", "grid"), [], "the LSTM's latents have no grid"),
+    ("film.pt", ("config", "lstm", "grid"), [4, 4], "its config asks for"),
+    ("film.pt", ("config", "lstm", "n_hid"), 10**12, "config: n_hid is 10"),
+    ("film.pt", ("config", "lstm"), [], "is not a complete checkpoint"),
+    ("film.pt", ("config", "lstm"), {}, "is not a complete checkpoint"),
+    ("film.pt", ("config", "channels"), 0, "config: channels is 0"),
+    ("film.pt", ("config", "channels"), 3, "its config asks for"),
+    ("film.pt", ("config", "shown"), 0, "config: shown is 0"),
+    ("film.pt", ("args", "frame_skip"), 0, "frame_skip is 0"),
+    ("film.pt", ("parents", "codec"), {}, "is not a complete checkpoint ('path')"),
+    ("film.pt", ("parents", "codec", "path"), "vcae.pt", "is not the codec that these latents"),
+    ("grid.pt", ("config", "z_dim"), 65, "65 does not divide into 8 x 8 places: take 64"),
 ]
 
 
@@ -262,6 +289,31 @@ def test_hdf5_of_the_older_format_is_refused_unopened(tmp_path):
         match=r"old\.hdf5 is HDF5 of format 1 .*, and this code reads format 2: make it again",
     ):
         Frames(tmp_path / "old.hdf5", "train")
+
+
+GRIDS = [
+    ({"grid_rows": None}, "a grid has grid_rows and grid_columns"),
+    ({"grid_columns": None}, "a grid has grid_rows and grid_columns"),
+    ({"grid_rows": 0}, "attribute grid_rows is 0"),
+    ({"grid_rows": 2**20}, "attribute grid_rows is 1048576"),
+    ({"grid_rows": 3.0}, "attribute grid_rows is 3.0"),
+    ({"grid_columns": np.bytes_("2")}, "attribute grid_columns is 2"),
+    ({"grid_rows": 5}, "do not divide into 1 slots or 10 places"),
+    ({"slots": 2}, "a grid has grid_rows and grid_columns, and no slots"),
+]
+
+
+@pytest.mark.parametrize(("changed", "says"), GRIDS, ids=[str(changed) for changed, _ in GRIDS])
+def test_a_grid_that_latents_do_not_have_is_refused(tmp_path, changed, says):
+    path = make_hdf5(tmp_path)[-1]
+    with h5py.File(path, "r+") as file:
+        for name, value in changed.items():
+            file.attrs.pop(name, None)
+            if value is not None:
+                file.attrs[name] = value
+    with pytest.raises(UserError, match=says) as error:
+        read_hdf5(path)
+    assert "of_grid.hdf5" in str(error.value)
 
 
 def test_all_metadata_of_hdf5_has_checksums(tmp_path):
@@ -345,6 +397,7 @@ def make_checkpoints(folder):
     torch.manual_seed(0)
     vcae, spec = VCAE((1, 16, 16), 4, 4, "deep", 1), "4-5,p-2,6-3"
     lstm = LatentLSTM(4, 3, 1)
+    of_grid = LatentLSTM(64, 3, 1, loss="mse", residual="paced", grid=[8, 8])
     paths = [
         save("vcae.pt", vcae),
         save("shallow.pt", VCAE((1, 16, 16), 4, 4, nfilts=1)),
@@ -364,6 +417,9 @@ def make_checkpoints(folder):
             codec="slots.pt",
         ),
         save("joint.pt", Joint(vcae.config, lstm.config)),
+        save("grid.pt", VCAE((1, 16, 16), 64, arch="grid", nfilts=1)),
+        save("of_grid.pt", of_grid, codec="grid.pt"),
+        save("film.pt", FilmPredictor(of_grid.config, 1), codec="grid.pt"),
     ]
     return paths
 
@@ -378,7 +434,7 @@ def read_checkpoint(path):
             checkpoint.resume_state(content, model, path)[0],
         )
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    if kind == "LatentLSTM":
+    if kind in ("LatentLSTM", "FilmPredictor"):
         trained = Trained(path, torch.device("cpu"))
         context = read_windows(
             trained.data_file, "test", 3, trained.skip, crop=trained.codec.frame_shape[1:]
@@ -466,7 +522,15 @@ def make_hdf5(folder):
         for split in hdf5.SPLITS:
             file[f"{split}/latents"] = rng.standard_normal((2, 8, 2, 6)).astype(np.float32)
             file[f"{split}/starts"] = np.array([0, 3, 8])
-    return [folder / "frames.hdf5", folder / "film.hdf5", folder / "latents.hdf5"]
+    grid = {"grid_rows": 3, "grid_columns": 2}
+    about = {**about, **grid}
+    del about["slots"]
+    with hdf5.create(folder / "of_grid.hdf5", "latents", about, replace=True) as file:
+        for split in hdf5.SPLITS:
+            file[f"{split}/latents"] = rng.standard_normal((1, 8, 2, 12)).astype(np.float32)
+            file[f"{split}/starts"] = np.array([0, 3, 8])
+    names = ("frames.hdf5", "film.hdf5", "latents.hdf5", "of_grid.hdf5")
+    return [folder / name for name in names]
 
 
 def read_hdf5(path):
@@ -477,11 +541,14 @@ def read_hdf5(path):
             raise
         windows = Windows(path, "train", 3, 1, seed=0)
         windows.__getitems__(range(len(windows)))
+        train_lstm.grid_of(windows)
         return
     frames.__getitems__(list(range(len(frames))))
     frames.video(0)
     Frames(path, "train", (8, 8), seed=0).evenly_spaced(3)
     read_windows(path, "test", 3)
+    windows = FilmWindows(path, "train", 3, 1, frames.shape[1:], seed=0)
+    windows.__getitems__(range(len(windows)))
     if "physics" in frames.attributes:
         GeneratedVideos(path, "valid", 4, seed=0).__getitems__([0])
 

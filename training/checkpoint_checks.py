@@ -64,6 +64,7 @@ MADE_BY = {
     "VAE": "train_vae_on_convs.py",
     "LatentLSTM": "train_lstm.py",
     "Joint": "train_jointly.py",
+    "FilmPredictor": "train_jointly.py on a film",
 }
 PLAIN = (type(None), bool, int, float, str)
 
@@ -124,7 +125,8 @@ def check_config(config):
             if len(value) != 3 or not all(type(n) is int and 1 <= n < MAX_SIDE for n in value):
                 raise ValueError(f"config: {name} is {value!s:.20}")
         elif name == "grid":
-            if len(value) not in (0, 2) or not all(type(n) is int and n > 0 for n in value):
+            numbers = type(value) in (list, tuple) and all(type(n) is int for n in value)
+            if not numbers or len(value) not in (0, 2) or not all(n > 0 for n in value):
                 raise ValueError(f"config: {name} is {value!s:.20}")
         elif name not in CONFIG:
             raise ValueError(

@@ -88,6 +88,9 @@ class Trained:
                 f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: "
                 "train it anew"
             )
+        channels = self.codec.frame_shape[0]
+        if self.film and self.film.config["channels"] != channels:
+            raise UserError(f"{path} paints other channels than its codec has: train it anew")
         # With a grid of places networks are convolutional: they take larger frames, too.
         grid = tuple(self.lstm.config["grid"])
         self.has_places = grid != () and grid == self.codec.grid
