@@ -174,7 +174,7 @@ CASES = [
     (LSTM, "--data_file @vcae/latents.hdf5 --lstm_n_hid 1000000", "lower --lstm_n_hid"),
     (LSTM, "--data_file @vcae/latents.hdf5 --loss huber", "--loss"),
     (JOINT, "--lstm @missing.pt", "missing.pt is not there"),
-    (JOINT, "--lstm @vcae/best.pt", "is a checkpoint of train_vcae.py; one of train_lstm.py or"),
+    (JOINT, "--lstm @vcae/best.pt", "is a checkpoint of train_vcae.py; one of train_lstm.py is"),
     (JOINT, "--lstm @lstm/best.pt --save_to @lstm", "lstm holds a run already"),
     (
         JOINT,
