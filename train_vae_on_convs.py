@@ -126,7 +126,8 @@ def save_reconstructions(run, codec, frames):
         some = slice(None, None, max(len(shown) // 10, 1))
         rows[f"{name} frames"] = shown[some]
         for network, again in codec.networks.stages(shown.to(codec.device)).items():
-            psnr = -10 * (again.cpu() - unit_scale(shown)).square().mean((1, 2, 3)).log10().mean()
+            error = (again.cpu() - unit_scale(shown)).square().mean((1, 2, 3))  # (n,)
+            psnr = -10 * error.clamp_min(1e-10).log10().mean()  # at most 100 dB, as of evaluate.py
             label = f"{name} frames, {network}: PSNR {psnr:.1f} dB"
             rows[label] = again.cpu()[some]
             print(f"{run}: {label}")
