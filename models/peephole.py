@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models import peephole_cpu
+
 
 class PeepholeSequence(torch.autograd.Function):
     """A peephole LSTM over a sequence, with its backward written out (Graves 2013, eqs 7-11).
@@ -21,45 +23,30 @@ class PeepholeSequence(torch.autograd.Function):
     Only da is clipped, elementwise. The gradients of the peepholes are not.
 
     Products are in the type of x, V, W and b. Cells and everything elementwise are in float32 (or
-    float64). All V x_t are one product; then each step is one product and one elementwise kernel,
-    backward as forward. For backward the gates (in place of a_t), c_t and h_t are kept. The weights
-    come from `SharedWeights`, which computes their gradients at the end.
+    float64). All V x_t are one product; then `steps` does one product and the elementwise part of
+    each step, backward as forward. For backward the gates (in place of a_t), c_t and h_t are kept.
+    The weights come from `SharedWeights`, which computes their gradients at the end.
     """
 
     @staticmethod
-    def forward(
-        ctx,
-        x,
-        weight_in,
-        weight_hid,
-        bias,
-        peepholes,
-        h_0,
-        c_0,
-        clip,
-        kernels,
-        saved_steps,
-    ):
+    def forward(ctx, x, weight_in, bias, peepholes, h_0, c_0, clip, steps, saved_steps):
         """h_1 to h_T (T, B, H), in the type of x, and c_T (B, H).
 
-        x: (T, B, inputs); weight_in: (4H, inputs); weight_hid: (4H, H); bias: (4H,);
+        x: (T, B, inputs); weight_in: (4H, inputs); bias: (4H,);
         peepholes: (3, H), of i, f and o; h_0, c_0: (B, H)
         clip: limit on each entry of da
-        kernels: `step` and `step_back`, or these compiled
+        steps: a `Steps` or its twin `peephole_cpu.Blocks`; it has W
         saved_steps: the list that came with the weights from `SharedWeights`
         """
-        step, _ = kernels
         gates = F.linear(x, weight_in, bias)  # (T, B, 4H)
         hiddens = gates.new_empty(len(x) + 1, *h_0.shape)  # (T + 1, B, H)
         cells = c_0.new_empty(len(x) + 1, *c_0.shape)  # (T + 1, B, H)
         hiddens[0] = h_0
         cells[0] = c_0
-        for t in range(len(x)):
-            gates[t].addmm_(hiddens[t], weight_hid.t())
-            step(gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
-        ctx.save_for_backward(x, weight_in, weight_hid, peepholes, gates, hiddens, cells)
+        steps.forward(gates, peepholes, hiddens, cells)
+        ctx.save_for_backward(x, weight_in, peepholes, gates, hiddens, cells)
         ctx.clip = clip
-        ctx.kernels = kernels
+        ctx.steps = steps
         ctx.saved_steps = saved_steps
         ctx.h_0_type = h_0.dtype
         return hiddens[1:], cells[-1]
@@ -69,12 +56,46 @@ class PeepholeSequence(torch.autograd.Function):
         """Gradients of x, the peepholes, h_0 and c_0; what those of the weights need is saved."""
         # Detached: a kernel would be compiled again for inputs that seem to need a gradient.
         saved = (tensor.detach() for tensor in ctx.saved_tensors)
-        x, weight_in, weight_hid, peepholes, gates, hiddens, cells = saved
-        clip = ctx.clip
-        _, step_back = ctx.kernels
+        x, weight_in, peepholes, gates, hiddens, cells = saved
         d_hiddens = d_hiddens.contiguous()
-        dh = torch.zeros_like(hiddens[0])  # (B, H): what reaches h_t from step t + 1
-        dc = dc.clone()
+        dc = dc.clone(memory_format=torch.contiguous_format)
+        da, dh, d_peepholes = ctx.steps.backward(gates, peepholes, cells, d_hiddens, dc, ctx.clip)
+        ctx.saved_steps.append((da, x, hiddens[:-1]))
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = (da.flatten(0, 1) @ weight_in).view_as(x)  # (T, B, inputs)
+        d_peepholes = d_peepholes.to(peepholes.dtype)
+        return d_x, None, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
+
+
+class Steps:
+    """The steps of sequences that share `weight_hid` (4H, H).
+
+    kernels: `step` and `step_back`, or these compiled
+    """
+
+    def __init__(self, weight_hid, kernels=None):
+        self.weight_hid = weight_hid.detach()
+        self.kernels = kernels or (step, step_back)
+
+    def forward(self, gates, peepholes, hiddens, cells):
+        """Turn all a_t - W h_{t-1} into the gates, in place, and write all c_t and h_t.
+
+        gates: (T, B, 4H); peepholes: (3, H)
+        hiddens, cells: (T + 1, B, H), of which the first are given
+        """
+        step, _ = self.kernels
+        for t in range(len(gates)):
+            gates[t].addmm_(hiddens[t], self.weight_hid.t())
+            step(gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
+
+    def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
+        """All da_t, as gates, dh_0 (B, H) and the peepholes' gradients (3, H).
+
+        d_hiddens: (T, B, H); dc: (B, H), of c_T, which becomes that of c_0, in place
+        """
+        _, step_back = self.kernels
+        dh = torch.zeros_like(d_hiddens[0])  # (B, H): what reaches h_t from step t + 1
         da = torch.empty_like(gates)  # (T, B, 4H)
         d_peepholes = tuple(torch.zeros_like(dc) for _ in range(3))  # each (B, H): summed over time
         for t in reversed(range(len(gates))):
@@ -83,14 +104,8 @@ class PeepholeSequence(torch.autograd.Function):
             c_prev = cells[t]
             c = cells[t + 1]
             step_back(gates_t, c_prev, c, peepholes, d_hiddens[t], dh, dc, clip, da_t, d_peepholes)
-            dh = da[t] @ weight_hid
-        ctx.saved_steps.append((da, x, hiddens[:-1]))
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            d_x = (da.flatten(0, 1) @ weight_in).view_as(x)  # (T, B, inputs)
-        d_peepholes = torch.stack([each.sum(0) for each in d_peepholes])  # (3, H)
-        d_peepholes = d_peepholes.to(peepholes.dtype)
-        return d_x, None, None, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
+            dh = da[t] @ self.weight_hid
+        return da, dh, torch.stack([each.sum(0) for each in d_peepholes])
 
 
 class SharedWeights(torch.autograd.Function):
@@ -136,7 +151,7 @@ class PeepholeLSTM(nn.Module):
         self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
         self.hid_init = nn.Parameter(torch.zeros(units))
         self.cell_init = nn.Parameter(torch.zeros(units))
-        self.kernels = step, step_back
+        self.kernels = None
 
     def forward(self, x, state=None, clip=float("inf"), weights=None):
         """x (B, T, inputs) -> hiddens (B, T, units) and the last state (h, c), each (B, units).
@@ -149,14 +164,15 @@ class PeepholeLSTM(nn.Module):
             c_0 = self.cell_init.expand(len(x), -1).contiguous()  # (B, units)
         else:
             h_0, c_0 = state
-        *weights, saved_steps = weights or self.cast(x.device.type)
-        x = x.transpose(0, 1).to(weights[0].dtype).contiguous()  # (T, B, inputs)
-        how = clip, self.kernels, saved_steps
-        hiddens, cell = PeepholeSequence.apply(x, *weights, self.peepholes, h_0, c_0, *how)
+        weight_in, bias, steps, saved_steps = weights or self.cast(x.device.type)
+        x = x.transpose(0, 1).to(weight_in.dtype).contiguous()  # (T, B, inputs)
+        hiddens, cell = PeepholeSequence.apply(
+            x, weight_in, bias, self.peepholes, h_0, c_0, clip, steps, saved_steps
+        )
         return hiddens.transpose(0, 1), (hiddens[-1], cell)
 
     def cast(self, device):
-        """The weights of the products, in autocast's type, and the list that they share.
+        """V and b in autocast's type, the steps, which have W, and the list that all share.
 
         Autocast does not reach into a Function, so they are cast here.
         """
@@ -164,10 +180,18 @@ class PeepholeLSTM(nn.Module):
         if torch.is_autocast_enabled(device):
             weights = (weight.to(torch.get_autocast_dtype(device)) for weight in weights)
         saved_steps = []
-        return *SharedWeights.apply(saved_steps, *weights), saved_steps
+        weight_in, weight_hid, bias = SharedWeights.apply(saved_steps, *weights)
+        if peephole_cpu.takes(weight_hid, self.peepholes, Steps):
+            steps = peephole_cpu.Blocks(weight_hid)
+        else:
+            steps = Steps(weight_hid, self.kernels)
+        return weight_in, bias, steps, saved_steps
 
     def fuse(self):
-        """Compile the elementwise part of a step into one kernel forward and one backward."""
+        """Compile the elementwise part of a step into one kernel forward and one backward.
+
+        On a CPU that is used only where `peephole.cpp` is not.
+        """
         self.kernels = fused()
 
 

@@ -1,5 +1,6 @@
 """The latent LSTM against the original's tensors, and what must hold of its predictions."""
 
+import functools
 import math
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from golden import assert_close, load
 from torch.nn import functional as F
 
-from models import losses, peephole
+from models import losses, peephole, peephole_cpu
 from models.losses import mixture
 from models.lstm import LatentLSTM, difference, integrate
-from models.peephole import PeepholeSequence, SharedWeights
+from models.peephole import PeepholeSequence, SharedWeights, Steps
+from runtime import native
 from training import noise
 
 GATES = ("ingate", "forgetgate", "cell", "outgate")
@@ -144,50 +146,130 @@ def test_kl_of_diagonal_gaussians():
     assert_close(value, t["kl_value"])
 
 
-def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kernels):
+def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kind):
     """Hiddens and the last cell, of the first two steps and the rest as two sequences with the same
-    weights.
+    weights. kind: makes the steps of W.
     """
     saved_steps = []
-    weights = SharedWeights.apply(saved_steps, weight_in, weight_hid, bias)
+    weight_in, weight_hid, bias = SharedWeights.apply(saved_steps, weight_in, weight_hid, bias)
+    steps = kind(weight_hid)
     hiddens = []
     for part in (x[:2], x[2:]):
         some, cell = PeepholeSequence.apply(
-            part, *weights, peepholes, hidden, cell, clip, kernels, saved_steps
+            part, weight_in, bias, peepholes, hidden, cell, clip, steps, saved_steps
         )
         hidden = some[-1]
         hiddens.append(some)
     return torch.cat(hiddens), cell
 
 
+def results_in_two_parts(kind, dtype, units, clip=0.02, batch=4, seed=0):
+    """Hiddens, the last cell and all gradients of five steps."""
+    torch.manual_seed(seed)
+    sizes = (5, batch, 3), (4 * units, 3), (4 * units, units), (4 * units,)
+    inputs = [torch.randn(*size, dtype=dtype, requires_grad=True) for size in sizes]
+    sizes = (3, units), (batch, units), (batch, units)
+    inputs += [torch.randn(*size, requires_grad=True) for size in sizes]
+    hiddens, cell = in_two_parts(*inputs, clip, kind)
+    (hiddens.float().square().sum() + cell.square().sum()).backward()
+    return [hiddens, cell, *(x.grad for x in inputs)]
+
+
 def test_backward_is_the_derivative():
     torch.manual_seed(0)
     sizes = (5, 3, 4), (8, 4), (8, 2), (8,), (3, 2), (3, 2), (3, 2)
     inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in sizes]
-    kernels = peephole.step, peephole.step_back
-    assert torch.autograd.gradcheck(lambda *x: in_two_parts(*x, float("inf"), kernels), inputs)
+    assert torch.autograd.gradcheck(lambda *x: in_two_parts(*x, float("inf"), Steps), inputs)
+
+
+def assert_same_steps(ours, theirs, dtype):
+    for one, other in zip(ours, theirs, strict=True):
+        # A gradient is a sum of bfloat16 numbers, any of which may be rounded the other way.
+        scale = other.abs().max().item()
+        tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(one, other, atol=tolerance * scale, rtol=tolerance)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from within torch
 def test_fused_kernels_compute_the_same(dtype):
-    def results(kernels):
-        torch.manual_seed(0)
-        sizes = (6, 4, 3), (32, 3), (32, 8), (32,)
-        inputs = [torch.randn(*size, dtype=dtype, requires_grad=True) for size in sizes]
-        inputs += [torch.randn(*size, requires_grad=True) for size in ((3, 8), (4, 8), (4, 8))]
-        hiddens, cell = in_two_parts(*inputs, 0.02, kernels)
-        (hiddens.float().square().sum() + cell.square().sum()).backward()
-        return [hiddens, cell, *(x.grad for x in inputs)]
+    fused = functools.partial(Steps, kernels=peephole.fused())
+    ours, theirs = (results_in_two_parts(kind, dtype, units=8) for kind in (fused, Steps))
+    assert_same_steps(ours, theirs, dtype)
 
-    for compiled, eager in zip(
-        results(peephole.fused()), results((peephole.step, peephole.step_back)), strict=True
-    ):
-        # A gradient is a sum of bfloat16 numbers, any of which may be rounded the other way.
-        torch.testing.assert_close(
-            compiled, eager, atol=1e-5 if dtype == torch.float32 else 2e-3, rtol=1e-2
-        )
+
+TYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(params=TYPES, ids=str)
+def blocks(request):
+    """A type that `peephole_cpu.Blocks` takes on this machine."""
+    if not peephole_cpu.works(request.param, Steps):
+        pytest.skip("peephole.cpp is not used here")
+    return request.param
+
+
+@pytest.mark.parametrize(("units", "batch"), [(32, 1), (96, 131)])
+@pytest.mark.parametrize("clip", [0.02, float("inf")])
+def test_blocks_compute_the_same(blocks, units, batch, clip):
+    kinds = peephole_cpu.Blocks, Steps
+    ours, theirs = (results_in_two_parts(kind, blocks, units, clip, batch) for kind in kinds)
+    for one, other in zip(ours, theirs, strict=True):
+        distance = (one - other).float().norm() / other.float().norm()
+        assert distance < (1e-5 if blocks == torch.float32 else 5e-2)
+
+
+def test_threads_change_no_bit(blocks):
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(peephole_cpu.small_case(peephole_cpu.Blocks, blocks, units=96))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_blocks_pass_on_what_is_not_a_number(blocks):
+    """The training loop stops at a loss that is NaN: no clamp may hide it."""
+    steps = peephole_cpu.Blocks(torch.zeros(4 * 32, 32, dtype=blocks))
+    gates = torch.full((1, 2, 4 * 32), float("nan"), dtype=blocks)
+    hiddens = torch.zeros(2, 2, 32, dtype=blocks)
+    cells = torch.zeros(2, 2, 32)
+    steps.forward(gates, torch.zeros(3, 32), hiddens, cells)
+    assert hiddens[1].isnan().all()
+    assert cells[1].isnan().all()
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    for function in (peephole_cpu.library, peephole_cpu.works):
+        monkeypatch.setattr(peephole_cpu, function.__name__, functools.cache(function.__wrapped__))
+    weight = torch.zeros(4 * 32, 32)
+    for _ in range(2):
+        assert not peephole_cpu.takes(weight, torch.zeros(3, 32), Steps)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "/no/such/compiler" in said[0]
+
+
+def test_the_library_is_built_once_for_this_source(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = tmp_path / "one.cpp"
+    source.write_text('extern "C" int one() { return 1; }')
+    try:
+        assert native.load(source).one() == 1
+    except (OSError, RuntimeError) as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    assert native.load(source).one() == 1
+    source.write_text('extern "C" int one() { return 2; }')
+    with pytest.raises(OSError, match="/no/such/compiler"):
+        native.load(source)
+    assert len(list((tmp_path / "cache").rglob("*"))) == 2  # its folder, and the library
 
 
 def sequences(model, frames=8, videos=3, seed=0):

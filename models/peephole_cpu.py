@@ -1,0 +1,142 @@
+"""Calls `peephole.cpp`, the steps of a peephole LSTM on a CPU, where it can be had."""
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+from runtime import native, processes
+
+LANES = 16  # units of a block forward, as in peephole.cpp
+UNITS = 32  # of a block backward
+LONG, FLOAT = ctypes.c_long, ctypes.c_float
+
+
+class Blocks:
+    """The steps of sequences that share `weight_hid` (4H, H): a twin of `peephole.Steps`."""
+
+    def __init__(self, weight_hid):
+        self.weight_hid = weight_hid.detach()
+
+    def forward(self, gates, peepholes, hiddens, cells):
+        call("forward", gates, self.blocks_forward, peepholes, hiddens, cells)
+
+    def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
+        da = torch.empty_like(gates)
+        d_peepholes = torch.zeros_like(peepholes)
+        dh = torch.empty_like(dc)
+        call(
+            "backward",
+            gates,
+            self.blocks_backward,
+            peepholes,
+            cells,
+            d_hiddens,
+            FLOAT(clip),
+            dc,
+            da,
+            d_peepholes,
+            dh,
+        )
+        return da, dh, d_peepholes
+
+    @functools.cached_property
+    def blocks_forward(self):
+        """The weights as (H / LANES, H, 4 LANES): a block has all gates of its units."""
+        units = self.weight_hid.shape[1]
+        blocks = self.weight_hid.view(4, units // LANES, LANES, units)
+        return in_pairs(blocks.permute(1, 3, 0, 2).flatten(2))  # (H / LANES, H, 4 LANES)
+
+    @functools.cached_property
+    def blocks_backward(self):
+        """The weights as (H / UNITS, 4H, UNITS)."""
+        blocks = self.weight_hid.unflatten(1, (-1, UNITS))  # (4H, H / UNITS, UNITS)
+        return in_pairs(blocks.transpose(0, 1))
+
+
+def in_pairs(blocks):
+    """Blocks (n, K, N), contiguous. In bfloat16 a block is (K / 2, N, 2), as processors read it."""
+    if blocks.dtype == torch.bfloat16:
+        blocks = blocks.unflatten(1, (-1, 2)).transpose(2, 3)  # (n, K / 2, N, 2)
+    return blocks.contiguous()
+
+
+def call(name, gates, *rest):
+    """Call peephole.cpp's function `name` for the type and sizes of `gates` (T, B, 4H)."""
+    steps, batch, columns = gates.shape
+    address = ctypes.c_void_p.in_dll(library(), f"{name}_{type_name(gates.dtype)}").value
+    arguments = [LONG(steps), LONG(batch), LONG(columns // 4)]
+    for each in (gates, *rest):
+        if isinstance(each, torch.Tensor):
+            assert each.is_contiguous()
+            each = ctypes.c_void_p(each.data_ptr())
+        arguments.append(each)
+    ctypes.CFUNCTYPE(None)(address)(*arguments)
+
+
+def type_name(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def takes(weight_hid, peepholes, eager):
+    """Whether `Blocks` can be used in place of the class `eager`, whose results it must give."""
+    return (
+        weight_hid.device.type == "cpu"
+        and weight_hid.dtype in (torch.float32, torch.bfloat16)
+        and peepholes.dtype == torch.float32
+        and weight_hid.shape[1] % UNITS == 0
+        and works(weight_hid.dtype, eager)
+    )
+
+
+@functools.cache
+def works(dtype, eager):
+    """Whether peephole.cpp can be built here and gives what the class `eager` gives.
+
+    If not, one line says so.
+    """
+    try:
+        if not library()[f"multiplies_{type_name(dtype)}"]():
+            raise RuntimeError(f"no products of {type_name(dtype)} on this processor")
+        check(dtype, eager)
+    except (OSError, RuntimeError, AssertionError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if processes.rank() == 0:
+            print(f"models/peephole.cpp is not used, LSTMs are slower: {reason}", file=sys.stderr)
+        return False
+    return True
+
+
+@functools.cache
+def library():
+    return native.load(Path(__file__).with_name("peephole.cpp"))
+
+
+@torch.no_grad()
+def check(dtype, eager):
+    """Compute a small case in both ways. Raises AssertionError if results differ."""
+    with torch.autocast("cpu", enabled=False):
+        results = [small_case(kind, dtype) for kind in (Blocks, eager)]
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2  # sums are rounded in another order
+    for ours, theirs in zip(*results, strict=True):
+        if not (ours - theirs).norm() <= tolerance * theirs.norm():
+            raise AssertionError("its results are wrong")
+
+
+def small_case(kind, dtype, steps=3, batch=5, units=2 * UNITS):
+    """All results of a sequence, forward and backward, of the class `kind`."""
+    generator = torch.Generator().manual_seed(0)
+    draw = functools.partial(torch.randn, generator=generator)
+    weight = 0.1 * draw(4 * units, units)
+    peepholes = 0.1 * draw(3, units)
+    gates = draw(steps, batch, 4 * units).to(dtype)
+    hiddens = draw(steps + 1, batch, units).to(dtype)
+    cells = draw(steps + 1, batch, units)
+    d_hiddens = draw(steps, batch, units).to(dtype)
+    dc = draw(batch, units)
+    part = kind(weight.to(dtype))
+    part.forward(gates, peepholes, hiddens, cells)
+    gradients = part.backward(gates, peepholes, cells, d_hiddens, dc, 0.2)
+    return [each.float() for each in (gates, hiddens, cells, dc, *gradients)]
