@@ -7,6 +7,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import compare
 
 from models.lstm import LatentLSTM
+from runtime import native
 from runtime.device import choose_device
 from training.loop import take_step
 from training.step import Recorded, adam
@@ -48,12 +50,13 @@ class Cell(nn.Module):
 def products(inputs, units, layers, batch, steps, free, dtype, device):
     """The matrix products of a step, forward and backward, and nothing else.
 
-    Of `free` steps in free running the input is not known beforehand, so that its products cannot
-    be one.
+    On a CPU, W is packed beforehand for its many small products. Of `free` steps in free running
+    the input is not known beforehand, so that its products cannot be one.
     """
     sizes = (batch, units), (batch, 4 * units), (4 * units, units)
     h, da, w = (torch.randn(*size, dtype=dtype, device=device) for size in sizes)
-    w_t = w.t().contiguous()
+    by_w_t = multiply_by(w.t().contiguous(), batch)
+    by_w = multiply_by(w, batch)
     widths = [inputs] + [units] * (layers - 1)
     blocks = [steps - free] + [1] * free
     known = [
@@ -69,15 +72,44 @@ def products(inputs, units, layers, batch, steps, free, dtype, device):
             for x, hidden, gates in zip(known[layer], hiddens, sloped, strict=True):
                 x @ weight.t()
                 for _ in range(len(x) // batch):
-                    h @ w_t
+                    by_w_t(h)
                 for _ in range(len(x) // batch):
-                    da @ w
+                    by_w(da)
                 gates.t() @ hidden
                 gates.t() @ x
                 if layer or len(blocks) > 1:
                     gates @ weight
 
     return run
+
+
+def multiply_by(matrix, rows):
+    """The function x (rows, K) -> x @ matrix (K, N), the fastest there is."""
+    if matrix.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return partial(torch.matmul, other=matrix)
+    packed = torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), rows)
+    linear = torch.ops.mkldnn._linear_pointwise
+    return partial(linear, W=packed, B=None, attr="none", scalars=[], algorithm="")
+
+
+def eagerly(function):
+    """The function, run without peephole.cpp."""
+
+    def run():
+        with mock.patch("models.peephole_cpu.takes", return_value=False):
+            return function()
+
+    return run
+
+
+def processor(device):
+    """The processor's name, as text; of a CPU also whether it has a matrix unit."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = native.processor().splitlines()
+    model = next((line for line in lines if line.startswith("model name")), lines[0])
+    amx = "AMX" if torch.cpu._is_amx_tile_supported() else "no AMX"
+    return f"{model.split(':')[-1].strip()}, {amx}"
 
 
 def main(args):
@@ -104,9 +136,12 @@ def main(args):
 
     steps = args.seq_length - 1
     sizes = 2 * args.z_dim, args.units, args.layers, args.batch_size, steps, args.rollout
+    if device.type == "cpu":
+        ours = {"ours": step(), "ours, eager": eagerly(step())}
+    else:
+        ours = {"ours, fused": step(fuse=True), "ours": step()}
     variants = {
-        "ours, fused": step(fuse=True),
-        "ours": step(),
+        **ours,
         "torch.nn.LSTM (no peepholes)": step(peepholes=False),
         "a cell, step by step": step(layer=Cell),
         "products alone": partial(Recorded(products(*sizes, dtype, device)), latents),
@@ -115,7 +150,7 @@ def main(args):
         f"{args.units} x {args.layers} units, z {args.z_dim}, batch {args.batch_size}, "
         f"{args.seq_length} frames, "
         f"{args.rollout} of them free, {'bfloat16' if args.amp else 'float32'}, "
-        f"{torch.get_num_threads()} threads"
+        f"{torch.get_num_threads()} threads of {processor(device)}"
     )
     compare(variants, device, args.rounds)
 

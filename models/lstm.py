@@ -83,7 +83,10 @@ class LatentLSTM(nn.Module):
         return nn.LSTM(inputs, units, batch_first=True)
 
     def compile(self):
-        """Fuse the elementwise part of a step. (All steps, unrolled, take a compiler minutes.)"""
+        """Fuse the elementwise part of a step, for GPUs; CPUs have `peephole.cpp` anyway.
+
+        (All steps, unrolled, take a compiler minutes.)
+        """
         for layer in self.layers if self.peepholes else ():
             layer.fuse()
 

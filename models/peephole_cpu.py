@@ -70,7 +70,7 @@ def call(name, gates, *rest):
     arguments = [LONG(steps), LONG(batch), LONG(columns // 4)]
     for each in (gates, *rest):
         if isinstance(each, torch.Tensor):
-            assert each.is_contiguous()
+            assert each.is_contiguous(), "a tensor with gaps"  # a pointer says nothing of strides
             each = ctypes.c_void_p(each.data_ptr())
         arguments.append(each)
     ctypes.CFUNCTYPE(None)(address)(*arguments)

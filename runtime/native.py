@@ -54,4 +54,4 @@ def processor():
     if not cpuinfo.exists():
         return f"{platform.machine()} {platform.processor()}"
     lines = cpuinfo.read_text().split("\n\n")[0].splitlines()  # of the first core
-    return " ".join(line for line in lines if line.startswith(("model", "flags", "Features")))
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features")))

@@ -59,7 +59,7 @@ class Parser(cli.Parser):
         add("--seed", type=limits.seed, default=0, help="of weights, order and noise")
         add("--device", help="if not given: cuda, else mps, else cpu")
         self.amp = add("--amp", action=cli.Switch, default=False)
-        compiled = "torch.compile the model; of an LSTM, its cell"
+        compiled = "torch.compile the model; of an LSTM, its cell, where it runs on a GPU"
         add("--compile", action=cli.Switch, default=False, help=compiled)
         resume = "continue the run in --save_to, with its flags"
         add("--resume", action=cli.Switch, default=False, help=resume)
