@@ -235,13 +235,14 @@ def test_windows_without_a_seed_are_plain_and_centred(tmp_path):
     made = windows(path, seed=None)
     with h5py.File(path) as file:
         frames = file["train/frames"][:]
-    firsts = [0, 13, 39, 52, 65]  # spans of 13 frames, two in 30 and three in 50
+    firsts = [0, 5, 10, 15]  # spans of 13 frames in a video of 30
+    firsts += [39, 44, 49, 54, 59, 64, 69, 74]  # and in one of 50; one of 9 is too short
     assert len(made) == len(firsts)
-    batch = made.__getitems__(range(5)).numpy()
+    batch = made.__getitems__(range(12)).numpy()
     for window, first in zip(batch, firsts, strict=True):
         assert (window == frames[first : first + 13 : 3, :, 2:8, 2:10]).all()
     made.set_epoch(7)
-    assert (made.__getitems__(range(5)).numpy() == batch).all()
+    assert (made.__getitems__(range(12)).numpy() == batch).all()
 
 
 def test_windows_are_those_of_their_seed_and_epoch(tmp_path):
@@ -252,14 +253,14 @@ def test_windows_are_those_of_their_seed_and_epoch(tmp_path):
         made.set_epoch(epoch)
         batches.append(made.__getitems__(range(len(made))))
     assert batches[0].dtype == torch.uint8
-    assert batches[0].shape == (6, 5, 3, 6, 8)
+    assert batches[0].shape == (17, 5, 3, 6, 8)
     assert torch.equal(batches[0], batches[2])
     assert not torch.equal(batches[0], batches[1])
     made.set_epoch(1)
     assert torch.equal(made.__getitems__([4, 0]), batches[0][[4, 0]])
     other = windows(path, seed=1)
     other.set_epoch(1)
-    assert not torch.equal(other.__getitems__(range(6)), batches[0])
+    assert not torch.equal(other.__getitems__(range(17)), batches[0])
 
 
 def test_windows_are_changed_in_every_way_and_stay_in_their_video(tmp_path, monkeypatch):
