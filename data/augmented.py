@@ -19,8 +19,8 @@ class FilmWindows(Videos, Dataset):
     window. With a seed, windows are changed at random, and drawn again for each epoch from (seed,
     epoch): first frame, crop, skip (from 1 to less than twice the given one), left and right,
     direction of time, colours. Without one the centre is cut, and a window begins every `length`
-    frames. Raises UserError if no video is long enough, or if the file's frames are too small or have
-    other channels.
+    frames. Raises UserError if no video is long enough, or if the file's frames are too small or
+    have other channels.
     """
 
     def __init__(self, path, split, length, skip, frame_shape, seed=None):
