@@ -26,20 +26,16 @@ from training.run import start
 from training.trained import load_codec, load_parent
 
 # The values of flags that are not given.
-DIGITS = {
-    "batch_size": 32, "num_epochs": Steps(1000), "lr": 1e-3, "grad_clip": 0.0, "seq_length": 21,
-}  # fmt: skip
-FILM = {
-    "batch_size": 8, "num_epochs": Steps(3000), "lr": 2e-3, "grad_clip": 1.0, "seq_length": 18,
-}  # fmt: skip
+DIGITS = {"batch_size": 32, "num_epochs": Steps(1000), "grad_clip": 0.0, "seq_length": 21}
+FILM = {"batch_size": 8, "num_epochs": Steps(3000), "grad_clip": 1.0, "seq_length": 18}
 
 
 def flags():
     parser = Parser(
-        __doc__, Joint, FilmPredictor, save_to="runs/joint", num_epochs=None, lr=None,
+        __doc__, Joint, FilmPredictor, save_to="runs/joint", num_epochs=None, lr=1e-3,
         grad_clip=None, schedule="cosine",
     )  # fmt: skip
-    for name in ("batch_size", "num_epochs", "lr", "grad_clip"):
+    for name in ("batch_size", "num_epochs", "grad_clip"):
         parser.explain(name, f"; if not given: {DIGITS[name]}, or {FILM[name]} for films")
     add = parser.add_argument
     lstm = "checkpoint of train_lstm.py to begin from"

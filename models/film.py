@@ -7,7 +7,7 @@ from torch import nn
 from models.lstm import LatentLSTM
 from models.painter import Painter
 
-NOISE = 0.0005  # squared error per value that is let pass: six grey levels of 255
+NOISE = 0.001  # squared error per value that is let pass: eight grey levels of 255
 COARSE = 4  # px: errors are also measured of frames that are made so much smaller
 LATENT_WEIGHT = 0.1
 SMOOTHNESS = 0.01
