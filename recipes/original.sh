@@ -7,8 +7,8 @@ set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
 seqs=${SEQS:-1000} # videos, of which a tenth are for testing
-epochs=${EPOCHS:-12} # of the autoencoder, as in 2016
-lstm_epochs=${LSTM_EPOCHS:-200} # of each LSTM; in 2016 one
+epochs=${EPOCHS:-8} # of the autoencoder; in 2016 twelve
+lstm_epochs=${LSTM_EPOCHS:-60} # of each LSTM; in 2016 one
 
 name=${quick}original
 vcae=runs/${name}_vcae
