@@ -166,9 +166,10 @@ def save_curves(path, curves, title=""):
 def save_losses(path, history):
     """Plot the losses of a training by epoch, on a logarithmic scale if all are positive.
 
-    history: a dict per epoch, with "train_loss" and "valid_loss". A circle marks the best epoch.
+    history: a dict per epoch, with "valid_loss" and, unless it comes from elsewhere, "train_loss".
+    A circle marks the best epoch.
     """
-    train = [row["train_loss"] for row in history]
+    train = [row.get("train_loss", np.nan) for row in history]
     valid = [row["valid_loss"] for row in history]
     epochs = range(1, len(history) + 1)
     best = int(np.argmin(valid))
@@ -179,7 +180,7 @@ def save_losses(path, history):
     axes.plot(epochs[best], valid[best], "o", color="C1", label="best.pt")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel="loss")
-    if min(train + valid) > 0:
+    if np.nanmin(train + valid) > 0:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()

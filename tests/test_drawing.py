@@ -112,7 +112,7 @@ def test_losses_are_on_a_logarithmic_scale_if_all_are_positive(
         original(figure, *args, **kwargs)
 
     monkeypatch.setattr(pictures.Figure, "savefig", savefig)
-    history = [{"train_loss": loss, "valid_loss": loss} for loss in losses]
-    pictures.save_losses(tmp_path / "log.png", history)
-    assert scales == [scale]
+    for names in (("train_loss", "valid_loss"), ("valid_loss",)):
+        pictures.save_losses(tmp_path / "log.png", [dict.fromkeys(names, x) for x in losses])
+    assert scales == [scale, scale]
     Image.open(tmp_path / "log.png").load()
