@@ -107,6 +107,7 @@ class FilmPredictor(nn.Module):
         """Latents (n, z_dim) as maps (n, numbers, rows, columns)."""
         return z.unflatten(1, (self.lstm.layout.width, *self.lstm.layout.shape))
 
+    @torch.no_grad()
     def rollout(self, context, latents, steps, temperature=None):
         """The context's frames after the first as predicted from those before them, then `steps`.
 
