@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, run
+from PIL import Image
 
 from recipes import bair
 from runtime import cli
@@ -49,6 +50,7 @@ def commands(heading):
 
 
 TO_A_PREDICTION = commands("Train and predict")
+(BAIR_AS_PNG,) = re.findall(r"^python movie_frames.*\n", commands("BAIR"), re.MULTILINE)
 
 
 def film(path, frames, width, height):
@@ -139,7 +141,7 @@ def make_bair(folder):
     return videos
 
 
-def follow(page, folder):
+def follow(page, folder, sizes=SMALL):
     """Run commands of the page in `folder`: the stages in this process, all else in the shell."""
     for name, text in (("python", PYTHON), ("unrar", UNRAR)):
         (folder / "bin").mkdir(exist_ok=True)
@@ -151,7 +153,7 @@ def follow(page, folder):
     for line in (folder / "commands").read_text().splitlines():
         stage, *argv = line.removeprefix("-m ").split()
         module = importlib.import_module(stage.removesuffix(".py"))
-        run(module, *argv, *SMALL.get(stage, "").split())
+        run(module, *argv, *sizes.get(stage, "").split())
 
 
 def films(path):
@@ -202,7 +204,8 @@ def test_ucf_to_a_prediction(folder):
 
 def test_bair_to_a_prediction(folder):
     videos = make_bair(folder)
-    follow(commands("BAIR") + TO_A_PREDICTION, folder)
+    page = commands("BAIR").replace(BAIR_AS_PNG, "")
+    follow(page + TO_A_PREDICTION, folder)
     check_prediction(folder, "bair")
     files = {"train": "256_to_511", "valid": "1024_to_1279", "test": "0_to_255"}
     with h5py.File("data/bair.hdf5") as file:
@@ -211,6 +214,21 @@ def test_bair_to_a_prediction(folder):
             frames = file[split]["frames"][:].reshape(2, 30, 3, 64, 64)
             assert (frames == true.transpose(0, 1, 4, 2, 3)).all()
             assert file[split]["starts"][:].tolist() == [0, 30, 60]
+
+
+def test_bair_as_png(folder):
+    """As SVG's converter leaves it, and with a folder moved."""
+    videos = {}
+    for name in ("train/traj_256_to_511/1", "valid/traj_1024_to_1279/2", "test/traj_0_to_255/1"):
+        videos[name] = RNG.integers(0, 256, (12, 64, 64, 3), np.uint8)
+        (folder / "processed_data" / name).mkdir(parents=True)
+        for t, frame in enumerate(videos[name]):
+            Image.fromarray(frame).save(folder / "processed_data" / name / f"{t}.png")
+    follow(f"name=bair\n{BAIR_AS_PNG}", folder, sizes={})
+    with h5py.File("data/bair.hdf5") as file:
+        for name, video in videos.items():
+            frames = file[name.split("/")[0]]["frames"][:]
+            assert (frames == video.transpose(0, 3, 1, 2)).all()
 
 
 def test_page_names_context_and_horizon_that_fit(folder):
