@@ -37,14 +37,8 @@ autoencoder train_vae_on_convs.py ${run}_vae --cae ${run}_cae/best.pt --deconv $
 train train_lstm.py ${run}_lstm --data_file ${run}_vae/latents.hdf5 ${lstm_epochs:+--num_epochs $lstm_epochs}
 train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt ${joint_epochs:+--num_epochs $joint_epochs} \
     ${fast[@]+"${fast[@]}"}
-# For comparison, the networks of 2016 on the same features (higher rates diverged)
-train train_deconv.py ${run}_2016_deconv --cae ${run}_cae/best.pt --arch 2016
-autoencoder train_vae_on_convs.py ${run}_2016_vae --cae ${run}_cae/best.pt --deconv ${run}_2016_deconv/best.pt \
-    --arch 2016 --num_epochs 12 --lr 3e-5
-train train_lstm.py ${run}_2016_lstm --data_file ${run}_2016_vae/latents.hdf5
-
 for split in test train; do # films that no network was trained on, and films that they were
-    measure ${pictures}_$split --model ${run}_joint/best.pt --model ${run}_lstm/best.pt \
-        --model ${run}_2016_lstm/best.pt --split $split --context 8 --horizon 10 --stride $stride --n $windows
+    measure ${pictures}_$split --model ${run}_joint/best.pt --model ${run}_lstm/best.pt --split $split --context 8 \
+        --horizon 10 --stride $stride --n $windows
     $python sample_video.py --model ${run}_joint/best.pt --split $split --context 8 --horizon 20 --dest $pictures
 done
