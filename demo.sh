@@ -41,7 +41,7 @@ movie() {
     echo "5/7 the LSTM: the next latent, from true latents and from its own"
     train train_lstm.py ${run}_lstm --data_file ${run}_vae/latents.hdf5 --num_epochs 20
     echo "6/7 the LSTM and a painter, on the pixels of the frames to come"
-    train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt --num_epochs 120 ${fast[@]+"${fast[@]}"}
+    train train_jointly.py ${run}_joint --lstm ${run}_lstm/best.pt --num_epochs 80 ${fast[@]+"${fast[@]}"}
     echo "7/7 shots and their predictions"
     local split flags
     for split in train test; do # scenes that the networks were trained on, and scenes that they were not

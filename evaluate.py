@@ -8,7 +8,7 @@ import torch
 
 from data import pictures
 from data.hdf5 import SPLITS, Frames, refuse_existing
-from evaluation import baselines, figures, metrics, tables
+from evaluation import baselines, figures, metrics, perceptual, tables
 from evaluation.windows import keep_predictions, read_windows
 from runtime import cli, files, limits
 from runtime.device import choose_device
@@ -38,6 +38,10 @@ def flags():
     forget = "also the models without memory, as the 2016 code sampled"
     add("--forget", action=cli.Switch, default=False, help=forget)
     add("--temperature", type=limits.real(0), default=1.0, help="of the samples")
+    lpips = "also measure LPIPS, see requirements-lpips.txt"
+    add("--lpips", action=cli.Switch, default=False, help=lpips)
+    i3d = "TorchScript file of an I3D network: also measure the Fréchet video distance (FVD)"
+    add("--i3d", metavar="FILE", help=i3d)
     add("--seed", type=limits.seed, default=0, help="of the bootstrap, the strips and the samples")
     add("--device", help="if not given: cuda, else mps, else cpu")
     return parser
@@ -45,8 +49,11 @@ def flags():
 
 def main(args):
     models = load_models(args)
+    measures, fvd = load_networks(args)
     data_file = args.data_file or models[0].data_file
     frames, corners, size, films = read_videos(data_file, models, args)
+    if fvd and len(frames) == 1:
+        raise UserError("--i3d compares sets of videos, and there is one: raise --n, or take more")
     known = read_known(data_file, models)
     predictors = baselines.collect(
         models, known, corners is None, args.forget, args.samples, args.temperature
@@ -57,11 +64,17 @@ def main(args):
     print(f"{data_file}: {len(frames)} videos of {lengths}")
 
     digits = None
-    with keep_predictions(args.save_predictions, vars(args)) as keep:
+    with keep_predictions(args.save_predictions, vars(args)) as save:
+
+        def keep(*predictions):
+            save(*predictions)
+            if fvd:
+                fvd.keep(*predictions)
+
         if corners is not None and len(frames) > 1:
             digits = metrics.Digits(frames / np.float32(255), corners, size)
         torch.manual_seed(args.seed)  # of the samples
-        scores = metrics.measure(predictors, frames, args.context, digits, known, keep)
+        scores = metrics.measure(predictors, frames, args.context, digits, known, keep, measures)
     if digits:
         runs = metrics.count_coherent_digits(scores, digits.threshold)
     elif corners is None:
@@ -75,6 +88,9 @@ def main(args):
         attributes["identity_threshold"] = digits.threshold
         attributes["identity_error"] = digits.error
     summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
+    if fvd:
+        for name, row in summary.items():
+            row["fvd"] = fvd.distance(name)
     by_film = tables.summarise_films(scores, films)
     tables.write_json(dest / "metrics.json", attributes, summary, by_film)
     tables.write_csv(dest / "metrics.csv", scores, by_film)
@@ -105,6 +121,17 @@ def load_models(args):
         for model in models:
             model.require_mixture("--samples")
     return models
+
+
+def load_networks(args):
+    """Networks that measure: {measure: of frames}, and that of videos or None.
+
+    Raises UserError if they are not there.
+    """
+    device = choose_device(args.device)
+    measures = {"lpips": perceptual.Lpips(device)} if args.lpips else {}
+    fvd = perceptual.VideoDistance(args.i3d, args.horizon, device) if args.i3d else None
+    return measures, fvd
 
 
 def read_videos(data_file, models, args):

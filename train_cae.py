@@ -18,6 +18,7 @@ from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
 
+SHOWN = 12  # frames of a picture
 SPEC = "d-0.2,16-5,p-2,d-0.2,32-3,d-0.2,32-3,d-0.2,512"
 
 
@@ -50,19 +51,27 @@ def main(args):
     except ValueError as error:
         raise UserError(f"--specstr: {error}") from None
     parents = {"frames": {"path": files.relative(args.data_file, run)}}
-    fit(model, train, valid, args, device, parents, prepare=lambda frames: (model.shifted(frames),))
+
+    def prepare(frames):
+        return (model.shifted(frames),)
+
+    def draw(path):
+        save_reconstructions(path, run / "best.pt", valid, device)
+
+    fit(model, train, valid, args, device, parents, prepare, draw)
     if processes.rank() == 0:
-        save_reconstructions(run, test.evenly_spaced(12).to(device))
+        path = run / "pictures" / "reconstructions.png"
+        save_reconstructions(path, run / "best.pt", test, device)
 
 
-def save_reconstructions(run, shown):
-    """Save a picture of the frames `shown`, uint8, and what the best checkpoint makes of them."""
-    model = checkpoint.build(checkpoint.load(run / "best.pt", CAE), CAE).to(shown.device)
+def save_reconstructions(path, best, frames, device):
+    """Save a picture of some frames, and of what the CAE of the checkpoint `best` makes of them."""
+    model = checkpoint.build(checkpoint.load(best, CAE), CAE).to(device)
+    shown = frames.evenly_spaced(SHOWN)
     with torch.no_grad():
-        again = model.reconstruct(model.shifted(shown)) + model.pxsh
-    (run / "pictures").mkdir(exist_ok=True)
-    rows = {"test frames": shown.cpu(), "reconstructions": again.cpu()}
-    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
+        again = model.reconstruct(model.shifted(shown.to(device))) + model.pxsh
+    rows = {f"{frames.split} frames": shown, "reconstructions": again.cpu()}
+    save_sheet(path, rows, scale=2)
 
 
 if __name__ == "__main__":

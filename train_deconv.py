@@ -15,6 +15,7 @@ from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
 
+SHOWN = 12  # frames of a picture
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
     "grid": {
@@ -56,9 +57,14 @@ def main(args):
         return cae.features(shifted, args.split_layer), shifted
 
     parents = {"cae": checkpoint.parent(args.cae, content, run)}
-    fit(model, train, valid, args, device, parents, prepare)
+
+    def draw(path):
+        save_reconstructions(path, run / "best.pt", valid, prepare, device)
+
+    fit(model, train, valid, args, device, parents, prepare, draw)
     if processes.rank() == 0:
-        save_reconstructions(run, test.evenly_spaced(12).to(device), prepare)
+        path = run / "pictures" / "reconstructions.png"
+        save_reconstructions(path, run / "best.pt", test, prepare, device)
 
 
 def new_deconvoluter(args, cae, device):
@@ -82,16 +88,18 @@ def new_deconvoluter(args, cae, device):
     return model
 
 
-def save_reconstructions(run, shown, prepare):
-    """Save a picture of the frames `shown`, uint8, and what is painted from their features."""
-    content = checkpoint.load(run / "best.pt", Deconvoluter)
-    model = checkpoint.build(content, Deconvoluter).to(shown.device)
+def save_reconstructions(path, best, frames, prepare, device):
+    """Save a picture of some frames, and of what the checkpoint `best` paints from their features.
+
+    prepare: as in training.
+    """
+    model = checkpoint.build(checkpoint.load(best, Deconvoluter), Deconvoluter).to(device)
+    shown = frames.evenly_spaced(SHOWN)
     with torch.no_grad():
-        features, _ = prepare(shown)
+        features, _ = prepare(shown.to(device))
         again = model.paint(features) + model.pxsh
-    (run / "pictures").mkdir(exist_ok=True)
-    rows = {"test frames": shown.cpu(), "painted from their features": again.cpu()}
-    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
+    rows = {f"{frames.split} frames": shown, "painted from their features": again.cpu()}
+    save_sheet(path, rows, scale=2)
 
 
 if __name__ == "__main__":

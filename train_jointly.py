@@ -11,7 +11,9 @@ import torch
 from data.augmented import FilmWindows
 from data.generated import GeneratedVideos
 from data.hdf5 import Videos
-from models.codec import unit_scale
+from data.pictures import save_strips
+from evaluation import figures
+from models.codec import Codec, Direct, unit_scale
 from models.film import FilmPredictor
 from models.joint import Joint
 from models.lstm import LatentLSTM
@@ -23,23 +25,19 @@ from training import checkpoint
 from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
-from training.trained import load_codec, load_parent
+from training.trained import Trained, load_codec, load_parent
 
 # The values of flags that are not given.
-DIGITS = {
-    "batch_size": 32, "num_epochs": Steps(1000), "lr": 1e-3, "grad_clip": 0.0, "seq_length": 21,
-}  # fmt: skip
-FILM = {
-    "batch_size": 8, "num_epochs": Steps(3000), "lr": 2e-3, "grad_clip": 1.0, "seq_length": 18,
-}  # fmt: skip
+DIGITS = {"batch_size": 32, "num_epochs": Steps(1000), "grad_clip": 0.0, "seq_length": 21}
+FILM = {"batch_size": 8, "num_epochs": Steps(3000), "grad_clip": 1.0, "seq_length": 18}
 
 
 def flags():
     parser = Parser(
-        __doc__, Joint, FilmPredictor, save_to="runs/joint", num_epochs=None, lr=None,
+        __doc__, Joint, FilmPredictor, save_to="runs/joint", num_epochs=None, lr=1e-3,
         grad_clip=None, schedule="cosine",
     )  # fmt: skip
-    for name in ("batch_size", "num_epochs", "lr", "grad_clip"):
+    for name in ("batch_size", "num_epochs", "grad_clip"):
         parser.explain(name, f"; if not given: {DIGITS[name]}, or {FILM[name]} for films")
     add = parser.add_argument
     lstm = "checkpoint of train_lstm.py to begin from"
@@ -86,9 +84,32 @@ def train_on_digits(args, content, frames):
     )
     model.vcae.load_state_dict(codec["model"])
     model.lstm.load_state_dict(content["model"])
-    fit(model, train, valid, args, device, {}, prepare=lambda videos: (unit_scale(videos),))
+
+    def prepare(videos):
+        return (unit_scale(videos),)
+
+    def draw(path):
+        videos = valid.__getitems__(range(min(figures.SHOWN, len(valid))))
+        save_predictions(path, run / "best.pt", videos, device)
+
+    fit(model, train, valid, args, device, {}, prepare, draw)
     if processes.rank() == 0:
         save_apart(run, content["args"]["frame_skip"], frames)
+
+
+def save_predictions(path, best, videos, device):
+    """Save a picture of videos above what the `Joint` of the checkpoint `best` predicts of them.
+
+    videos: (V, T, channels, height, width) uint8; the first half of their frames is fed in.
+    """
+    model = checkpoint.build(checkpoint.load(best, Joint), Joint).to(device)
+    codec = Codec(Direct(model.vcae), device)
+    context = videos.shape[1] // 2
+    latents = codec.encode_videos(videos[:, :context])  # (V, context, 2, z)
+    means = model.lstm.rollout(latents, videos.shape[1] - context)  # (V, T, z)
+    predicted = codec.decode(means[:, context:]).cpu()
+    past, future = unit_scale(videos).tensor_split([context], dim=1)
+    save_strips(path, range(len(videos)), past, future, {"prediction": predicted})
 
 
 def save_apart(run, frame_skip, frames):
@@ -137,7 +158,12 @@ def train_on_film(args, content, frames):
             latents = codec.encode_videos(videos)
         return unit_scale(videos), latents.float()
 
-    fit(model, train, valid, args, device, parents, prepare)
+    def draw(path):
+        trained = Trained(run / "best.pt", device)
+        videos = valid.evenly_spaced(figures.SHOWN).numpy()
+        figures.save_strips(path, [trained], videos, context=args.seq_length // 2, seed=0)
+
+    fit(model, train, valid, args, device, parents, prepare, draw)
     processes.say(f"{run}/best.pt: for sample_video.py and evaluate.py, with its painter")
 
 

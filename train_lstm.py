@@ -1,8 +1,12 @@
 """Train the LSTM that predicts the next latent, on the latents that an autoencoder left."""
 
+from pathlib import Path
+
 import numpy as np
 
+from data.augmented import FilmWindows
 from data.hdf5 import Videos, Windows
+from evaluation import figures
 from models.losses import LOSSES
 from models.lstm import LatentLSTM
 from models.residuals import RESIDUALS
@@ -13,6 +17,7 @@ from training import checkpoint
 from training.flags import Parser, Steps
 from training.loop import fit
 from training.run import start
+from training.trained import Trained
 
 FEW = 2048  # windows
 
@@ -73,7 +78,22 @@ def main(args):
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
         grid=grid,
     )  # fmt: skip
-    fit(model, train, valid, args, device, parents_of(latents, args.save_to))
+
+    def draw(path):
+        save_predictions(path, Path(args.save_to) / "best.pt", args.seq_length, device)
+
+    fit(model, train, valid, args, device, parents_of(latents, args.save_to), draw=draw)
+
+
+def save_predictions(path, best, length, device):
+    """Save a picture of validation videos above what the checkpoint `best` predicts of them.
+
+    Of `length` frames it gets the first half. Raises UserError if codec or frames are not there.
+    """
+    model = Trained(best, device)
+    windows = FilmWindows(model.data_file, "valid", length, model.skip, model.codec.frame_shape)
+    videos = windows.evenly_spaced(figures.SHOWN).numpy()
+    figures.save_strips(path, [model], videos, context=length // 2, seed=0)
 
 
 def grid_of(latents):

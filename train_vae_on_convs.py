@@ -21,6 +21,8 @@ from training.loop import fit
 from training.run import start
 from training.trained import attributes_of_latents, load_codec
 
+SHOWN = 10  # frames of a row of a picture
+MEASURED = 200  # frames of a split whose PSNR is printed
 # Of each --arch, the values of flags that are not given; those of "2016" are the original's.
 ARCHS = {
     "grid": {
@@ -88,7 +90,12 @@ def main(args):
         "cae": checkpoint.parent(args.cae, cae_content, run),
         "deconv": checkpoint.parent(args.deconv, deconv_content, run),
     }
-    fit(model, train, valid, args, device, parents, prepare)
+
+    def draw(path):
+        codec = load_codec(run / "best.pt", device)
+        save_reconstructions(path, codec, {"validation": valid.evenly_spaced(SHOWN)})
+
+    fit(model, train, valid, args, device, parents, prepare, draw)
 
     codec = load_codec(run / "best.pt", device)
     write_latents(
@@ -96,11 +103,13 @@ def main(args):
         attributes_of_latents(run, codec, test), args.resume,
     )  # fmt: skip
     if processes.rank() == 0:
-        shown = {
-            "training": Frames(data_file, "train", crop).evenly_spaced(200),
-            "test": test.evenly_spaced(200),
+        measured = {
+            "training": Frames(data_file, "train", crop).evenly_spaced(MEASURED),
+            "test": test.evenly_spaced(MEASURED),
         }
-        save_reconstructions(run, codec, shown)
+        path = run / "pictures" / "reconstructions.png"
+        for label in save_reconstructions(path, codec, measured):
+            print(f"{run}: {label}")
 
 
 def new_vae(args, features):
@@ -116,23 +125,25 @@ def new_vae(args, features):
     return model
 
 
-def save_reconstructions(run, codec, frames):
-    """Save a picture of frames after each network of the chain, and print how good they are.
+def save_reconstructions(path, codec, frames):
+    """Save a picture of some frames after each network of the chain.
 
-    frames: {name: (n, channels, side, side) uint8}.
+    frames: {name: (n, channels, side, side) uint8}. Returns a list of str: how good all of them
+    are, after each network.
     """
     rows = {}
+    labels = []
     for name, shown in frames.items():
-        some = slice(None, None, max(len(shown) // 10, 1))
+        some = slice(None, None, max(len(shown) // SHOWN, 1))
         rows[f"{name} frames"] = shown[some]
         for network, again in codec.networks.stages(shown.to(codec.device)).items():
             error = (again.cpu() - unit_scale(shown)).square().mean((1, 2, 3))  # (n,)
             psnr = -10 * error.clamp_min(1e-10).log10().mean()  # at most 100 dB, as of evaluate.py
             label = f"{name} frames, {network}: PSNR {psnr:.1f} dB"
             rows[label] = again.cpu()[some]
-            print(f"{run}: {label}")
-    (run / "pictures").mkdir(exist_ok=True)
-    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
+            labels.append(label)
+    save_sheet(path, rows, scale=2)
+    return labels
 
 
 if __name__ == "__main__":

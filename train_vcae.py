@@ -41,6 +41,8 @@ ARCHS = {
         "grad_clip": 50.0, "z_dim": 32, "n_hid": 256, "slots": None, "beta": 0.05,
     },
 }  # fmt: skip
+SHOWN = 16  # frames of a picture
+MEASURED = 2000  # test frames whose squared error is printed
 PER_PLACE = 4  # numbers per place of a grid, if --z_dim is not given
 
 
@@ -75,7 +77,14 @@ def main(args):
 
     new = new_slot_vae if args.arch == "slots" else new_vcae
     model = new(args, train, device)
-    fit(model, train, valid, args, device, parents={}, prepare=lambda frames: (unit_scale(frames),))
+
+    def prepare(frames):
+        return (unit_scale(frames),)
+
+    def draw(path):
+        save_reconstructions(path, load_codec(run / "best.pt", device), valid, SHOWN)
+
+    fit(model, train, valid, args, device, {}, prepare, draw)
 
     codec = load_codec(run / "best.pt", device)
     attributes = attributes_of_latents(run, codec, test)
@@ -86,7 +95,9 @@ def main(args):
         args.resume, codec.follow,
     )  # fmt: skip
     if processes.rank() == 0:
-        save_reconstructions(run, codec, test.evenly_spaced(2000))
+        path = run / "pictures" / "reconstructions.png"
+        error = save_reconstructions(path, codec, test, MEASURED)
+        print(f"{run}: squared error of the reconstruction, per frame: {error:.1f} (test split)")
 
 
 def new_vcae(args, frames, device):
@@ -111,17 +122,19 @@ def new_slot_vae(args, frames, device):
     )  # fmt: skip
 
 
-def save_reconstructions(run, codec, shown):
-    """Save a picture of some of the frames `shown`, uint8, and print how well all come back."""
-    mean, _ = codec.encode(shown)
+def save_reconstructions(path, codec, frames, count):
+    """Save a picture of some frames and their reconstructions.
+
+    Returns the mean squared error of `count` frames, of which SHOWN are in the picture.
+    """
+    measured = frames.evenly_spaced(count)
+    mean, _ = codec.encode(measured)
     again = codec.decode(mean).cpu()
-    error = (again - unit_scale(shown)).square().sum((1, 2, 3)).mean()
-    (run / "pictures").mkdir(exist_ok=True)
-    some = np.linspace(0, len(shown) - 1, 16).astype(int)
+    error = (again - unit_scale(measured)).square().sum((1, 2, 3)).mean()
+    some = np.linspace(0, len(measured) - 1, SHOWN).astype(int)
     label = f"reconstructions (squared error {error:.1f} per frame)"
-    rows = {"test frames": shown[some], label: again[some]}
-    save_sheet(run / "pictures" / "reconstructions.png", rows, scale=2)
-    print(f"{run}: squared error of the reconstruction, per frame: {error:.1f} (test split)")
+    save_sheet(path, {f"{frames.split} frames": measured[some], label: again[some]}, scale=2)
+    return error
 
 
 def count_slots(args, attributes):

@@ -18,9 +18,9 @@ class FilmWindows(Videos, Dataset):
     skip: take every skip-th frame; frame_shape: (channels, height, width), cut from all frames of a
     window. With a seed, windows are changed at random, and drawn again for each epoch from (seed,
     epoch): first frame, crop, skip (from 1 to less than twice the given one), left and right,
-    direction of time, colours. Without one the centre is cut, and windows follow one another.
-    Raises UserError if no video is long enough, or if the file's frames are too small or have
-    other channels.
+    direction of time, colours. Without one the centre is cut, and a window begins every `length`
+    frames. Raises UserError if no video is long enough, or if the file's frames are too small or
+    have other channels.
     """
 
     def __init__(self, path, split, length, skip, frame_shape, seed=None):
@@ -36,13 +36,10 @@ class FilmWindows(Videos, Dataset):
                 f"{path} has frames {self.shape[1:]}, its autoencoder's are {tuple(frame_shape)}: "
                 "train that anew"
             )
-        span = (length - 1) * skip + 1
+        # With a seed a video that is too short for this skip may do for a shorter one.
+        needed = (length - 1) * skip + 1 if seed is None else length
         lengths = np.diff(self.starts)
-        counts = lengths // span
-        needed = span
-        if seed is not None:  # a video that is too short for this skip may do for a shorter one
-            counts = np.maximum(counts, lengths >= length)
-            needed = length
+        counts = ((lengths - needed) // length + 1).clip(min=0)  # one begins every `length` frames
         if not counts.any():
             raise UserError(
                 f"{path}: the longest {split} video has {lengths.max()} frames, a window needs "
@@ -50,7 +47,7 @@ class FilmWindows(Videos, Dataset):
             )
         self.videos = np.repeat(np.arange(len(counts)), counts)
         number = np.concatenate([np.arange(count) for count in counts])  # within its video
-        self.first = self.starts[self.videos] + number * span
+        self.first = self.starts[self.videos] + number * length
         self.set_epoch(0)
 
     def set_epoch(self, epoch):

@@ -263,6 +263,11 @@ class Videos:
     def __getstate__(self):
         return {**self.__dict__, "_array": None}
 
+    def evenly_spaced(self, count):
+        """At most `count` items of a dataset, evenly spaced over the split, as a batch."""
+        indices = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
+        return self.__getitems__(indices)
+
 
 class Frames(Videos, Dataset):
     """Single frames for training: item i is frame i, (channels, height, width) uint8.
@@ -334,11 +339,6 @@ class Frames(Videos, Dataset):
         """
         with open_checked(self.path) as file:
             return checks.read_films(file, self)
-
-    def evenly_spaced(self, count):
-        """At most `count` frames, evenly spaced over the split, as a batch."""
-        indices = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
-        return self.__getitems__(indices)
 
     def video(self, v):
         """Video v, (frames, channels, height, width) uint8."""

@@ -163,6 +163,31 @@ def save_curves(path, curves, title=""):
         figure.savefig(tmp, dpi=120)
 
 
+def save_losses(path, history):
+    """Plot the losses of a training by epoch, on a logarithmic scale if all are positive.
+
+    history: a dict per epoch, with "valid_loss" and, unless it comes from elsewhere, "train_loss".
+    A circle marks the best epoch.
+    """
+    train = [row.get("train_loss", np.nan) for row in history]
+    valid = [row["valid_loss"] for row in history]
+    epochs = range(1, len(history) + 1)
+    best = int(np.argmin(valid))
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(epochs, train, ".-", label="training")
+    axes.plot(epochs, valid, ".-", label="validation")
+    axes.plot(epochs[best], valid[best], "o", color="C1", label="best.pt")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel="loss")
+    if np.nanmin(train + valid) > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with files.atomic_write(path) as tmp:
+        figure.savefig(tmp, dpi=100)
+
+
 def save_slots(path, frames, drawn, crops, true_paths, predicted_paths):
     """Save a PNG with a row per video: a frame, what each slot draws and sees of it, and its path.
 

@@ -102,13 +102,13 @@ def score(predicted, true):
     return {name: function(predicted, true) for name, function in functions.items()}
 
 
-def measure(predictors, frames, context, digits, known, keep):
+def measure(predictors, frames, context, digits, known, keep, more):
     """Score predictors on videos: {predictor: {metric: (V, H)}}.
 
     predictors: as in baselines.py; frames: (V, T, channels, height, width) uint8, of which
     `context` are fed in; digits: the `Digits` of the videos, or None; known: training frames (N,
     channels, height, width) uint8, of which the nearest is found; keep(V, name, videos, frames) is
-    called with all predictions, and with the "truth".
+    called with all predictions, and with the "truth"; more: {metric: function} as of `score`.
     """
     batches = {name: [] for name in predictors}
     firsts = range(0, len(frames), CHUNK)
@@ -121,6 +121,7 @@ def measure(predictors, frames, context, digits, known, keep):
             last_context, predicted = np.split(predict(past, future), [-horizon], axis=1)
             keep(len(frames), name, videos, predicted)
             measured = score(predicted, future)
+            measured |= {key: function(predicted, future) for key, function in more.items()}
             measured["nearest"] = nearest(predicted, known)
             if digits:
                 measured["identity"], measured["distance"] = digits.find(predicted, videos)

@@ -18,6 +18,10 @@ COLUMNS = {  # of the printed table: title, measure, format
     "lost": ("lost", ".1%"),
     "primed MSE": ("primed", ".1f"),
 }
+ON_REQUEST = {  # these columns are there if they were measured
+    "LPIPS": ("lpips", ".3f"),
+    "FVD": ("fvd", ".1f"),
+}
 MEAN = "mean over films"
 
 
@@ -108,7 +112,9 @@ def print_table(summary):
     """Print the summary in Markdown."""
     first = next(iter(summary.values()))
     kinds = [kind for kind in ("coherent", "tracked") if kind in first]
-    header = ["predictor", "MSE (95 %)", *COLUMNS, *(f"{kind} frames" for kind in kinds)]
+    requested = {title: column for title, column in ON_REQUEST.items() if column[0] in first}
+    columns = COLUMNS | requested
+    header = ["predictor", "MSE (95 %)", *columns, *(f"{kind} frames" for kind in kinds)]
     print_row(header)
     print("|---" * len(header) + "|")
     for name, row in summary.items():
@@ -116,7 +122,7 @@ def print_table(summary):
         if row["mse_interval"]:
             low, high = row["mse_interval"]
             mse += f" ({low:.1f} to {high:.1f})"
-        measures = [cell(row.get(metric), form) for metric, form in COLUMNS.values()]
+        measures = [cell(row.get(metric), form) for metric, form in columns.values()]
         medians = [cell(row[kind]["median"], "g") for kind in kinds]
         print_row([name, mse, *measures, *medians])
 

@@ -101,7 +101,7 @@ class Codec:
 
     def __init__(self, networks, device, identity=""):
         self.networks = networks
-        self.device = device
+        self.device = torch.device(device)
         self.identity = identity
         self.follow = self.follow_slots if isinstance(networks.vae, SlotVAE) else None
         self.frame_shape = networks.frame_shape

@@ -7,7 +7,7 @@ from torch import nn
 from models.lstm import LatentLSTM
 from models.painter import Painter
 
-NOISE = 0.0016  # squared error per value that is let pass: ten grey levels of 255
+NOISE = 0.001  # squared error per value that is let pass: eight grey levels of 255
 COARSE = 4  # px: errors are also measured of frames that are made so much smaller
 LATENT_WEIGHT = 0.1
 SMOOTHNESS = 0.01
@@ -60,7 +60,7 @@ class FilmPredictor(nn.Module):
         z_ahead = z_ahead[:, steps]
         true = frames[:, past:][:, steps]
         last = frames[:, past - 1]
-        looks = self.painter.look(frames[:, max(past - 2, 0)], last)
+        looks = self.painter.look(frames[:, :past])
         painted, flow = self.paint(last, looks, latents[:, past - 1, 0], z_ahead, steps + 1)
 
         error = squared_error(painted, true)  # (B, steps)
@@ -107,6 +107,7 @@ class FilmPredictor(nn.Module):
         """Latents (n, z_dim) as maps (n, numbers, rows, columns)."""
         return z.unflatten(1, (self.lstm.layout.width, *self.lstm.layout.shape))
 
+    @torch.no_grad()
     def rollout(self, context, latents, steps, temperature=None):
         """The context's frames after the first as predicted from those before them, then `steps`.
 
@@ -120,12 +121,12 @@ class FilmPredictor(nn.Module):
         for t in range(1, length + steps):
             seen = min(t, length) - 1  # the last true frame before t
             if t <= length:
-                looks = self.painter.look(context[:, max(seen - 1, 0)], context[:, seen])
+                looks = self.painter.look(context[:, : seen + 1])
             z_ahead = means[:, t : t + 1]
             ahead = (t - seen) * one
             painted, _ = self.paint(context[:, seen], looks, latents[:, seen, 0], z_ahead, ahead)
             frames.append(painted)
-        return torch.cat(frames, dim=1).clamp(0, 1)
+        return torch.cat(frames, dim=1)
 
 
 def squared_error(painted, true):

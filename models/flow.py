@@ -78,14 +78,15 @@ def average(maps, size):
     return F.avg_pool2d(padded, size, stride=1)
 
 
-def warp(frames, flow):
+def warp(frames, flow, mode="bilinear"):
     """Frames (n, channels, height, width), each pixel taken from where the flow leads from it.
 
     flow: (n, 2, height, width), to the right and down, in pixels. Beyond the edge is the edge.
+    mode: of the interpolation between pixels.
     """
     height, width = frames.shape[2:]
     rows = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]  # (n, height, width)
     columns = torch.arange(width, device=flow.device) + flow[:, 0]
     # grid_sample has the frame from -1 to 1, and pixels' centres half a pixel inside.
     grid = torch.stack([2 * (columns + 0.5) / width - 1, 2 * (rows + 0.5) / height - 1], dim=-1)
-    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(frames, grid, mode, padding_mode="border", align_corners=False)

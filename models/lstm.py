@@ -205,6 +205,7 @@ class LatentLSTM(nn.Module):
         )
         return integrate(latent, self.latent(output, temperature)[:, 0]), (state, latent)
 
+    @torch.no_grad()
     def rollout(self, context, steps, temperature=None):
         """Latent means (B, T + steps, z_dim): T of the context, then `steps` in free running.
 

@@ -6,10 +6,10 @@ A frame h ahead is the last true frame, moved, and new colours where that is not
       v(p) = g(p) f(p) + u(p)
 
 f is the optical flow of the last two true frames: their motion goes on at the share g of its speed.
-A network gives the gate g, the correction u, the mask m and the colours c; it reads what will have
-changed in the latents, and h. At first u and m are nearly zero and g is small: the painter begins
-between a copy of the last frame and motion that goes on. x_0 is sampled once, whatever h is, so
-frames stay sharp.
+A network gives the gate g, the correction u, the mask m and the colours c. It reads the last frame,
+its flow and how that has changed, what will have changed in the latents, and h. At first u and m
+are nearly zero and g is small: the painter begins between a copy of the last frame and motion that
+goes on. x_0 is sampled once, whatever h is, so frames stay sharp.
 
 Flow and mask are as of Vondrick & Torralba 2017 and SLAMP (Akan et al. 2021).
 
@@ -42,7 +42,7 @@ class Painter(nn.Module):
     def __init__(self, channels, z):
         super().__init__()
         self.channels = channels
-        self.look2 = convolution(channels + 4, 24, size=5, stride=2)
+        self.look2 = convolution(channels + 6, 24, size=5, stride=2)
         self.look4 = nn.Sequential(convolution(24, 40, stride=2), convolution(40, 40))
         self.look8 = convolution(40, 64, stride=2)
         self.paint8 = nn.Sequential(convolution(64 + 2 * z + 1, 96), convolution(96, 96))
@@ -55,17 +55,22 @@ class Painter(nn.Module):
         self.output.bias.data.copy_(first)
         self.to(memory_format=torch.channels_last)
 
-    def look(self, previous, last):
-        """What is seen in two consecutive frames (n, channels, height, width): three maps, a flow.
+    def look(self, frames):
+        """What is seen in the last three of some frames (n, T, channels, height, width).
 
-        The flow is (n, 2, height, width), see `lucas_kanade`.
+        Returns three maps, and the flow of the last two, (n, 2, height, width), see `lucas_kanade`.
+        Before the first frame nothing has moved.
         """
-        with torch.no_grad(), torch.autocast(last.device.type, enabled=False):
+        length = frames.shape[1]
+        earlier, previous, last = (frames[:, max(length - k, 0)] for k in (3, 2, 1))
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
             flow = lucas_kanade(previous, last)
+            acceleration = flow - warp(lucas_kanade(earlier, previous), flow)
             unexplained = (warp(previous, flow) - last).abs().mean(1, keepdim=True)
             changed = (previous - last).abs().mean(1, keepdim=True)
+        motion = FLOW_SCALE * torch.cat([flow, acceleration], dim=1)  # (n, 4, height, width)
         errors = ERROR_SCALE * torch.cat([unexplained, changed], dim=1)  # (n, 2, height, width)
-        last2 = self.look2(torch.cat([last, FLOW_SCALE * flow, errors], dim=1))
+        last2 = self.look2(torch.cat([last, motion, errors], dim=1))
         last4 = self.look4(last2)
         return last2, last4, self.look8(last4), flow
 
@@ -87,7 +92,9 @@ class Painter(nn.Module):
         gate, correction, mask, colours = output.split([1, 2, 1, self.channels], dim=1)
         flow = ahead * (gate.sigmoid() * flow + correction)
         mask = mask.sigmoid()
-        return (1 - mask) * warp(last, flow) + mask * colours.sigmoid(), flow
+        # "bicubic" blurs less than "bilinear", but may leave the range
+        moved = warp(last, flow, mode="bicubic").clamp(0, 1)
+        return (1 - mask) * moved + mask * colours.sigmoid(), flow
 
 
 def convolution(maps_in, maps, size=3, stride=1):

@@ -21,13 +21,25 @@ from runtime.errors import UserError
 
 def test_stages_leave_what_the_next_ones_need(chain):
     for run_folder in ("vcae", "lstm"):
-        assert {"best.pt", "last.pt", "log.csv"} <= {
+        assert {"best.pt", "last.pt", "log.csv", "log.png"} <= {
             path.name for path in (chain / run_folder).iterdir()
         }
     assert (chain / "vcae" / "pictures" / "reconstructions.png").stat().st_size > 0
     with h5py.File(chain / "vcae" / "latents.hdf5") as file:
         assert file["train/latents"].shape == (1, 12 * 8, 2, 6)
         assert file["test/starts"][:].tolist() == [0, 8, 16, 24, 32]
+
+
+@pytest.mark.parametrize(("run_folder", "scale"), [("vcae", 2), ("lstm", 1)])
+def test_the_sheet_of_the_best_epoch_shows_validation_frames(chain, run_folder, scale):
+    sheet = iio.imread(chain / run_folder / "pictures" / "best.png")
+    side = 64 * scale
+    first = sheet[CAPTION : CAPTION + side : scale, 2 : 2 + side : scale, 0]  # 2 px from the edge
+    with h5py.File(chain / "frames.hdf5") as file:
+        assert np.array_equal(first, file["valid/frames"][0, 0])
+        rows = 2 if run_folder == "vcae" else 2 * len(file["valid/starts"][1:])
+    below = sheet[sheet.shape[0] // rows :]
+    assert below[:, -side:].std() > 0
 
 
 def sample(chain, dest, *flags, model="lstm/best.pt"):

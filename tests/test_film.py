@@ -65,7 +65,7 @@ def test_the_painter_begins_as_nearly_a_copy_where_nothing_moves(channels, size)
     last = torch.rand(2, channels, *size)
     z_last, z_ahead = torch.randn(2, 2, 2, 3, 4)
     ahead = torch.tensor([1, 2])
-    painted, flow = painter(last, painter.look(last, last), z_last, z_ahead, ahead)
+    painted, flow = painter(last, painter.look(last[:, None]), z_last, z_ahead, ahead)
     assert painted.shape == last.shape
     assert flow.shape == (2, 2, *size)
     assert flow.abs().max() < 1
@@ -77,11 +77,12 @@ def test_flow_is_velocity_times_the_frames_ahead(monkeypatch):
     monkeypatch.setattr("models.painter.LONGEST", 1e9)
     torch.manual_seed(0)
     painter = Painter(1, z=2)
-    previous, last = torch.rand(2, 1, 1, 20, 30)
+    frames = torch.rand(1, 3, 1, 20, 30)
+    last = frames[:, -1]
     z_last, z_ahead = torch.randn(2, 1, 2, 3, 4)
     flows = []
     for ahead in (1, 3):
-        looks = painter.look(previous, last)
+        looks = painter.look(frames)
         flows.append(painter(last, looks, z_last, z_ahead, torch.tensor([ahead]))[1])
     assert flows[0].abs().max() > 0.001
     torch.testing.assert_close(flows[1], 3 * flows[0])
@@ -191,7 +192,7 @@ def test_one_frame_of_context_will_do():
     look = model.painter.look
     model.painter.look = lambda *frames: seen.append(frames) or look(*frames)
     model(film, latents)
-    assert torch.equal(seen[0][0], film[:, 0])  # not one of those to predict
+    assert torch.equal(seen[0][0], film[:, :1])  # not one of those to predict
 
 
 def test_it_learns_to_move_a_texture():
@@ -235,13 +236,14 @@ def test_windows_without_a_seed_are_plain_and_centred(tmp_path):
     made = windows(path, seed=None)
     with h5py.File(path) as file:
         frames = file["train/frames"][:]
-    firsts = [0, 13, 39, 52, 65]  # spans of 13 frames, two in 30 and three in 50
+    firsts = [0, 5, 10, 15]  # spans of 13 frames in a video of 30
+    firsts += [39, 44, 49, 54, 59, 64, 69, 74]  # and in one of 50; one of 9 is too short
     assert len(made) == len(firsts)
-    batch = made.__getitems__(range(5)).numpy()
+    batch = made.__getitems__(range(12)).numpy()
     for window, first in zip(batch, firsts, strict=True):
         assert (window == frames[first : first + 13 : 3, :, 2:8, 2:10]).all()
     made.set_epoch(7)
-    assert (made.__getitems__(range(5)).numpy() == batch).all()
+    assert (made.__getitems__(range(12)).numpy() == batch).all()
 
 
 def test_windows_are_those_of_their_seed_and_epoch(tmp_path):
@@ -252,14 +254,14 @@ def test_windows_are_those_of_their_seed_and_epoch(tmp_path):
         made.set_epoch(epoch)
         batches.append(made.__getitems__(range(len(made))))
     assert batches[0].dtype == torch.uint8
-    assert batches[0].shape == (6, 5, 3, 6, 8)
+    assert batches[0].shape == (17, 5, 3, 6, 8)
     assert torch.equal(batches[0], batches[2])
     assert not torch.equal(batches[0], batches[1])
     made.set_epoch(1)
     assert torch.equal(made.__getitems__([4, 0]), batches[0][[4, 0]])
     other = windows(path, seed=1)
     other.set_epoch(1)
-    assert not torch.equal(other.__getitems__(range(6)), batches[0])
+    assert not torch.equal(other.__getitems__(range(17)), batches[0])
 
 
 def test_windows_are_changed_in_every_way_and_stay_in_their_video(tmp_path, monkeypatch):

@@ -107,6 +107,7 @@ def test_its_lstm_may_be_trained_jointly_again(trained, tmp_path):
         1,
     )
     assert (tmp_path / "again" / "lstm.pt").exists()
+    assert (tmp_path / "again" / "pictures" / "best.png").stat().st_size > 0
 
 
 def test_gradient_of_free_running_frames_reaches_every_weight():

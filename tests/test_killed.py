@@ -52,7 +52,7 @@ def results(run):
         left["log.csv"] = [
             {k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)
         ]
-    for name in ("latents.hdf5",):
+    for name in ("latents.hdf5", "log.png", "pictures/best.png"):
         left[name] = (run / name).read_bytes() if (run / name).exists() else None
     return left
 

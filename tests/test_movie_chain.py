@@ -115,6 +115,9 @@ def test_the_chain_runs_to_pictures(movie, tmp_path):
         assert pixels(gif) == ((20, 30) if grid else (20, 20))
     for name in ("cae", "deconv", "vae"):
         assert (movie / name / "pictures" / "reconstructions.png").stat().st_size > 0
+    for name in ("cae", "deconv", "vae", "lstm"):
+        assert (movie / name / "pictures" / "best.png").stat().st_size > 0
+        assert (movie / name / "log.png").stat().st_size > 0
 
 
 def pixels(gif, scale=3):
@@ -130,6 +133,7 @@ def test_a_painter_shows_whole_frames(movie, tmp_path):
     small = ["--num_epochs", 1, "--batch_size", 4, "--device", "cpu"]
     flags = ["--seq_length", 4, "--rollout", 1, "--shown", 2, "--save_to", tmp_path / "joint"]
     run(train_jointly, "--lstm", movie / "lstm/best.pt", *flags, *small)
+    assert (tmp_path / "joint/pictures/best.png").stat().st_size > 0
     args = ["--model", tmp_path / "joint/best.pt", "--context", 3, "--horizon", 2, "--n", 1]
     write_movie(tmp_path / "wider.hdf5", height=24, width=40)
     run(sample_video, *args, "--dest", tmp_path / "own")

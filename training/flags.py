@@ -45,7 +45,7 @@ class Parser(cli.Parser):
         self.models = models
         self.archs = archs or {}
         add = self.add_argument
-        add("--save_to", help="run folder: checkpoints, log.csv, pictures")
+        add("--save_to", help="run folder: checkpoints, log.csv, log.png, pictures")
         add("--num_epochs", type=limits.at_least(1), help="passes over the training data in all")
         add("--batch_size", type=limits.at_least(1), help="examples per step")
         add("--max_per_epoch", type=limits.at_least(1), help="at most N batches per epoch")

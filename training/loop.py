@@ -2,9 +2,9 @@
 
 Each epoch is one pass over the training set, with gradients, and one over the validation set,
 without. A step reads a batch, prepares the model's inputs from it, runs the model, whose `forward`
-is its loss, and updates the weights. The rest is in other files: flags.py has the flags,
-run.py the checkpoints and the log, batches.py reads ahead, step.py has the optimizer, CUDA graphs
-and several processes.
+is its loss, and updates the weights. The rest is in other files: flags.py has the flags, run.py the
+checkpoints and the log, drawing.py the pictures, batches.py reads ahead, step.py has the optimizer,
+CUDA graphs and several processes.
 """
 
 import time
@@ -22,15 +22,16 @@ from training.run import Run, check_finite, stopping
 from training.step import Recorded, adam, distributed, set_lr
 
 
-def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,)):
+def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch,), draw=None):
     """Train `model` with Adam.
 
-    It leaves last.pt, best.pt (lowest validation loss) and log.csv in `args.save_to`.
+    It leaves last.pt, best.pt (lowest validation loss), log.csv and pictures in `args.save_to`.
 
     model:        `model(*inputs)` returns a dict of scalars, means over the batch, "loss" first
     train, valid: datasets that give a whole batch for a list of indices (`__getitems__`)
     parents:      what the checkpoints say they were built on
     prepare:      from a batch on the device to the model's inputs, without gradient
+    draw:         draw(path) makes a picture of what best.pt makes of validation data
 
     Each step is seeded by (seed, epoch, step), so that a resumed run equals an unbroken one. SIGINT
     and SIGTERM finish the step, save, and exit. Of several processes each takes its part of every
@@ -42,7 +43,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
         args.num_epochs = args.num_epochs.epochs(steps)
     model.to(device)
     optimizer = adam(model, args.lr, device)
-    run = Run(model, optimizer, args, parents, steps, examples=len(train))
+    run = Run(model, optimizer, args, parents, steps, len(train), draw)
     if args.compile:
         model.compile()
 
@@ -66,6 +67,7 @@ def fit(model, train, valid, args, device, parents, prepare=lambda batch: (batch
                 name=f"validation of {name}", after_step=partial(run.after_step, to_save=trained),
             )  # fmt: skip
             run.end_epoch(epoch, trained, validated)
+    run.drawings.finish()
     processes.wait()
 
 

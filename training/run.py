@@ -14,6 +14,7 @@ from runtime import files, processes
 from runtime.device import choose_device, fast_bfloat16, seed_all, try_compiler
 from runtime.errors import UserError
 from training import checkpoint, flags
+from training.drawing import Drawings
 
 LEFT_BY_A_RUN = ("last.pt", "best.pt", "log.csv", "latents.hdf5")
 
@@ -54,11 +55,11 @@ class Run:
     as of `loop.run_pass`, else None; signals: those that came, see `stopping`.
     """
 
-    def __init__(self, model, optimizer, args, parents, steps, examples):
+    def __init__(self, model, optimizer, args, parents, steps, examples, draw=None):
         """Take up the run to --resume, or the weights of --init_from, or leave a first checkpoint.
 
-        steps: batches per epoch; examples: in the training set. Raises UserError if a checkpoint
-        does not fit.
+        steps: batches per epoch; examples: in the training set; draw: as of `loop.fit`. Raises
+        UserError if a checkpoint does not fit.
         """
         self.folder = Path(args.save_to)
         self.model = model
@@ -80,6 +81,7 @@ class Run:
             self.save()  # from here on there is something to resume
         if self.history:
             self.write_log()
+        self.drawings = Drawings(self.folder, self.history, draw)
         if len(self.history) >= args.num_epochs:
             processes.say(
                 f"{self.folder}: all {args.num_epochs} epochs are done; give a larger --num_epochs "
@@ -154,7 +156,7 @@ class Run:
         return (self.args.num_epochs - len(self.history)) * self.steps - progress["step"]
 
     def end_epoch(self, epoch, trained, validated):
-        """Add an epoch to the history, write checkpoints and log; if a signal came, exit.
+        """Add an epoch to the history, write checkpoints, log, pictures; if a signal came, exit.
 
         trained, validated: the progress of its two passes.
         """
@@ -173,13 +175,15 @@ class Run:
         lowest_before = min((each["valid_loss"] for each in self.history), default=math.inf)
         self.history.append(row)
         processes.say("  ".join(f"{name} {value:.5g}" for name, value in row.items()))
-        if row["valid_loss"] < lowest_before:
+        is_best = row["valid_loss"] < lowest_before
+        if is_best:
             self.write("best.pt")
         self.save()
         self.write_log()
         (number,) = processes.all_reduce([self.signals[0] if self.signals else 0], by="max")
         if number:
             self.stop(number)
+        self.drawings.after_epoch(row["seconds"], is_best)
 
     def stop(self, number):
         """Say how to continue, then exit with 128 + number, as a process killed by it does."""
