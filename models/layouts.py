@@ -114,6 +114,14 @@ class Slots(Vector):
         output[:, :, 0] *= self.moves  # (B*S, T, n)
         return output
 
+    def place(self, slots):
+        """The places (..., 2) of slots (..., n)."""
+        return slots[..., -2:]
+
+    def with_place(self, slots, place):
+        """Slots (..., n) with their places (..., 2) replaced."""
+        return torch.cat([slots[..., :-2], place], dim=-1)
+
 
 def layout_of(z_dim, slots, grid):
     """The layout of latents: slots, a grid (rows, columns) or, with 0 and (), a vector."""
