@@ -99,17 +99,23 @@ class Bounce(Nothing):
         p = q - hit (a (q - stop) + b v')
         v = v' - 2 hit v'
 
-    and p is the next place. k_p and k_v in (0, 1), d_p, d_v and a shift of the walls, d_w, are the
-    network's, at each step. Learned are a, b, the softness, and of each axis the two walls where it
-    turns and the two where it stops: (a, b) is (1, 0) if a wall stops an object for one frame,
-    (2, 0) if it mirrors its path, (0, 2) if it turns a frame before the wall.
+    and p is the next place. The network's are d_p, d_v, a shift of the walls d_w, and what is added
+    to the logits of k_p and k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and
+    6 / (n (n + 1)) at the n-th place read: p and v are then the least-squares line through all.
+
+    Learned are a, b, the softness, and of each axis the two walls where it turns and the two where
+    it stops: (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it mirrors its
+    path, (0, 2) if it turns a frame before the wall.
     """
 
     CONTROLS = 5  # k_p, k_v, d_p, d_v, d_w
-    UNIT = 1 / 32  # half frames, of d: a pixel of a frame of 64
-    SOFTNESS = 0.1 / 32  # half frames, at first
+    PIXEL = 1 / 32  # half frames, in frames of 64: errors are read in these
+    CORRECTION = 0.01  # half frames per unit of d
+    MEMORY = 10  # n at most: what happens now always counts
+    MAX_GAIN = 0.99  # a logit is finite
     TAIL = 0.005  # of the training places, beyond each wall at first
     WALL_SCALE = 4.0  # of distances to walls, as they are read
+    FASTER = 10.0  # than its other weights, a, b and the softness learn
 
     def __init__(self, layout, n_hid):
         super().__init__(layout, n_hid)
@@ -120,8 +126,8 @@ class Bounce(Nothing):
         walls = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # low and high, of rows and columns
         self.turn = nn.Parameter(walls.clone())
         self.stop = nn.Parameter(walls.clone())
-        self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b
-        self.log_softness = nn.Parameter(torch.tensor(self.SOFTNESS).log())
+        self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]) / self.FASTER)  # a, b
+        self.softness = nn.Parameter(torch.tensor(0.1 * self.PIXEL).log() / self.FASTER)
 
     def start_from(self, means):
         places = self.layout.place(self.layout.split(means)).flatten(0, 1)  # (N*S, 2)
@@ -136,17 +142,18 @@ class Bounce(Nothing):
         return latents.split(1, dim=1)
 
     def first_memory(self, mean):
-        place = self.layout.place(mean[:, :1])  # (B*S, 1, 2)
+        """Place, velocity and hit, (B*S, 1, 2), and n, (B*S, 1, 1), as expected of the first."""
+        place = self.layout.place(mean[:, :1])
         still = torch.zeros_like(place)
-        return place, still, still
+        count = torch.ones_like(place[..., :1])
+        return place, still, still, count
 
     def extra(self, mean, memory):
-        place, velocity, hit = memory
+        place, velocity, hit, _ = memory
         low, high = self.turn
         observed = self.layout.place(mean)
-        error = (observed - place) / self.UNIT
         extra = [
-            error,
+            (observed - place) / self.PIXEL,
             self.layout.speed_scale * velocity,
             hit,
             self.WALL_SCALE * (observed - low),
@@ -155,16 +162,21 @@ class Bounce(Nothing):
         return torch.cat(extra, dim=2)  # (B*S, 1, 10)
 
     def advance(self, mean, memory, hidden):
-        place, velocity, _ = memory
+        place, velocity, _, n = memory
         controls = self.head(hidden).float().chunk(self.CONTROLS, dim=2)  # each (B*S, 1, 2)
-        gain_place, gain_velocity = (control.sigmoid() for control in controls[:2])
-        d_place, d_velocity, d_wall = (self.UNIT * control for control in controls[2:])
-
+        d_place, d_velocity, d_wall = (self.CORRECTION * control for control in controls[2:])
+        gain_place = 2 * (2 * n - 1) / (n * (n + 1))
+        gain_velocity = 6 / (n * (n + 1))
         error = self.layout.place(mean) - place
-        place = place + gain_place * error + d_place
-        velocity = velocity + gain_velocity * error + d_velocity
+        place = place + self.shifted(gain_place, controls[0]) * error + d_place
+        velocity = velocity + self.shifted(gain_velocity, controls[1]) * error + d_velocity
         place, velocity, hit = self.bounce(place, velocity, d_wall)
-        return self.layout.with_place(mean, place), (place, velocity, hit)
+        n = (n + 1).clamp_max(self.MEMORY)
+        return self.layout.with_place(mean, place), (place, velocity, hit, n)
+
+    def shifted(self, gain, logit):
+        """A gain (B*S, 1, 1) with `logit` (B*S, 1, 2) added to its own."""
+        return torch.sigmoid(gain.clamp_max(self.MAX_GAIN).logit() + logit)
 
     def bounce(self, place, velocity, d_wall):
         """One step: place, velocity, and whether there was a wall, all (B*S, 1, 2)."""
@@ -173,10 +185,10 @@ class Bounce(Nothing):
         low, high = self.turn
         middle = (low + high) / 2
         beyond = (relative - middle).abs() - (high - low) / 2
-        hit = torch.sigmoid(beyond / self.log_softness.exp())
+        hit = torch.sigmoid(beyond / (self.FASTER * self.softness).exp())
         low, high = self.stop
         stop = torch.where(relative < middle, low, high)
-        a, b = self.rebound
+        a, b = self.FASTER * self.rebound
         place = place - hit * (a * (relative - stop) + b * velocity)
         velocity = velocity - 2 * hit * velocity
         return place, velocity, hit

@@ -43,11 +43,11 @@ def follow_exactly(lstm, turn, stop, rebound):
     residual = lstm.residual
     torch.nn.init.zeros_(residual.head.weight)
     with torch.no_grad():
-        residual.head.bias[:4] = 20  # k_p and k_v of both axes
+        residual.head.bias[:4] = 30  # k_p and k_v of both axes
         for wall, ends in ((residual.turn, turn), (residual.stop, stop)):
             wall.copy_(torch.tensor(ends)[:, None] / TO_PX - 0.5)
-        residual.rebound.copy_(torch.tensor(rebound))
-        residual.log_softness.fill_(-20)
+        residual.rebound.copy_(torch.tensor(rebound) / residual.FASTER)
+        residual.softness.fill_(-20 / residual.FASTER)
 
 
 def test_a_place_goes_on_and_the_look_stays():
@@ -61,6 +61,18 @@ def test_a_place_goes_on_and_the_look_stays():
     torch.testing.assert_close(
         means.unflatten(-1, (2, 5))[..., :3], latents[:, :, 0].unflatten(-1, (2, 5))[..., :3]
     )
+
+
+def test_a_silent_network_fits_a_line():
+    """Far from walls, and with noise, what is predicted is the least-squares line's."""
+    lstm = new_lstm()
+    torch.nn.init.zeros_(lstm.residual.head.weight)
+    follow = torch.arange(8.0)
+    paths = 18 + 0.5 * follow[:, None, None] + 0.3 * torch.randn(8, 2, 2)  # (T, 2, 2)
+    predicted = to_paths(lstm.rollout(to_latents(paths[None]), 3)).detach()[0, 8:]
+    for axis in range(2):
+        line = np.polyfit(follow, paths[:, 0, axis], 1)
+        np.testing.assert_allclose(predicted[:, 0, axis], np.polyval(line, [8, 9, 10]), atol=0.1)
 
 
 @pytest.mark.parametrize("physics", WALLS)
