@@ -95,7 +95,7 @@ class Bounce(Nothing):
         p' = p + k_p e + d_p
         v' = v + k_v e + d_v
         q = p' + v'
-        hit = sigmoid((|q - middle| - half) / softness)    beyond the walls where it turns
+        hit = |q - middle| > half                   beyond the walls where it turns
         p = q - hit (a (q - stop) + b v')
         v = v' - 2 hit v'
 
@@ -103,9 +103,10 @@ class Bounce(Nothing):
     to the logits of k_p and k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and
     6 / (n (n + 1)) at the n-th place read: p and v are then the least-squares line through all.
 
-    Learned are a, b, the softness, and of each axis the two walls where it turns and the two where
-    it stops: (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it mirrors its
-    path, (0, 2) if it turns a frame before the wall.
+    Learned are a, b, and of each axis the two walls where it turns and the two where it stops:
+    (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it mirrors its path, (0, 2)
+    if it turns a frame before the wall. Half a hit would stop an object for good, so a hit is 0 or
+    1; its gradient is that of sigmoid((|q - middle| - half) / SOFTNESS) (Bengio et al. 2013).
     """
 
     CONTROLS = 5  # k_p, k_v, d_p, d_v, d_w
@@ -115,7 +116,8 @@ class Bounce(Nothing):
     MAX_GAIN = 0.99  # a logit is finite
     TAIL = 0.005  # of the training places, beyond each wall at first
     WALL_SCALE = 4.0  # of distances to walls, as they are read
-    FASTER = 10.0  # than its other weights, a, b and the softness learn
+    FASTER = 10.0  # than its other weights, a and b learn
+    SOFTNESS = 0.3 / 32  # half frames: about how well a place is known
 
     def __init__(self, layout, n_hid):
         super().__init__(layout, n_hid)
@@ -127,7 +129,6 @@ class Bounce(Nothing):
         self.turn = nn.Parameter(walls.clone())
         self.stop = nn.Parameter(walls.clone())
         self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]) / self.FASTER)  # a, b
-        self.softness = nn.Parameter(torch.tensor(0.1 * self.PIXEL).log() / self.FASTER)
 
     def start_from(self, means):
         places = self.layout.place(self.layout.split(means)).flatten(0, 1)  # (N*S, 2)
@@ -185,7 +186,8 @@ class Bounce(Nothing):
         low, high = self.turn
         middle = (low + high) / 2
         beyond = (relative - middle).abs() - (high - low) / 2
-        hit = torch.sigmoid(beyond / (self.FASTER * self.softness).exp())
+        soft_hit = torch.sigmoid(beyond / self.SOFTNESS)
+        hit = (beyond > 0).float() + (soft_hit - soft_hit.detach())  # 0 or 1
         low, high = self.stop
         stop = torch.where(relative < middle, low, high)
         a, b = self.FASTER * self.rebound

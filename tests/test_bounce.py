@@ -39,7 +39,7 @@ def to_paths(means):
 
 
 def follow_exactly(lstm, turn, stop, rebound):
-    """A network that takes over each place that it reads, and sharp walls, in px."""
+    """A network that takes over each place that it reads; walls in px."""
     residual = lstm.residual
     torch.nn.init.zeros_(residual.head.weight)
     with torch.no_grad():
@@ -47,7 +47,6 @@ def follow_exactly(lstm, turn, stop, rebound):
         for wall, ends in ((residual.turn, turn), (residual.stop, stop)):
             wall.copy_(torch.tensor(ends)[:, None] / TO_PX - 0.5)
         residual.rebound.copy_(torch.tensor(rebound) / residual.FASTER)
-        residual.softness.fill_(-20 / residual.FASTER)
 
 
 def test_a_place_goes_on_and_the_look_stays():
@@ -141,8 +140,10 @@ def test_everything_learns(loss, peepholes):
     """A gradient reaches walls, their effect, the gains and the recurrent network."""
     lstm = new_lstm(loss=loss, peepholes=peepholes, free=5)
     lstm.residual.start_from(to_latents(torch.rand(300, 1, 2, 2) * SIZE)[:, 0, 0])
-    position = np.random.default_rng(0).uniform(0, SIZE, (64, 2, 2))
-    paths = move_srivastava(position, np.full((64, 2, 2), 3.1), 12, SIZE)
+    rng = np.random.default_rng(0)
+    position = rng.uniform(0, SIZE, (64, 2, 2))
+    velocity = rng.choice([-3.1, 3.1], (64, 2, 2))  # to both walls
+    paths = move_srivastava(position, velocity, 12, SIZE)
     lstm(to_latents(paths))["loss"].backward()
     learned = dict(lstm.residual.named_parameters()) | dict(lstm.layers.named_parameters())
     for name, weight in learned.items():
