@@ -95,7 +95,7 @@ class Bounce(Nothing):
         p' = p + k_p e + d_p
         v' = v + k_v e + d_v
         q = p' + v'
-        hit = |q - middle| > half                   beyond the walls where it turns
+        hit = (q - middle) sign(v') > half          beyond the wall that is ahead
         p = q - hit (a (q - stop) + b v')
         v = v' - 2 hit v'
 
@@ -106,7 +106,7 @@ class Bounce(Nothing):
     Learned are a, b, and of each axis the two walls where it turns and the two where it stops:
     (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it mirrors its path, (0, 2)
     if it turns a frame before the wall. Half a hit would stop an object for good, so a hit is 0 or
-    1; its gradient is that of sigmoid((|q - middle| - half) / SOFTNESS) (Bengio et al. 2013).
+    1; its gradient is that of a sigmoid (a straight-through estimator, Bengio et al. 2013).
     """
 
     CONTROLS = 5  # k_p, k_v, d_p, d_v, d_w
@@ -184,12 +184,11 @@ class Bounce(Nothing):
         place = place + velocity
         relative = place - d_wall
         low, high = self.turn
-        middle = (low + high) / 2
-        beyond = (relative - middle).abs() - (high - low) / 2
+        beyond = (relative - (low + high) / 2) * velocity.sign() - (high - low) / 2
         soft_hit = torch.sigmoid(beyond / self.SOFTNESS)
         hit = (beyond > 0).float() + (soft_hit - soft_hit.detach())  # 0 or 1
         low, high = self.stop
-        stop = torch.where(relative < middle, low, high)
+        stop = torch.where(velocity < 0, low, high)
         a, b = self.FASTER * self.rebound
         place = place - hit * (a * (relative - stop) + b * velocity)
         velocity = velocity - 2 * hit * velocity
