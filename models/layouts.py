@@ -118,9 +118,13 @@ class Slots(Vector):
         """The places (..., 2) of slots (..., n)."""
         return slots[..., -2:]
 
+    def look(self, slots):
+        """The looks (..., n - 2) of slots (..., n)."""
+        return slots[..., :-2]
+
     def with_place(self, slots, place):
         """Slots (..., n) with their places (..., 2) replaced."""
-        return torch.cat([slots[..., :-2], place], dim=-1)
+        return torch.cat([self.look(slots), place], dim=-1)
 
 
 def layout_of(z_dim, slots, grid):

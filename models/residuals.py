@@ -99,17 +99,18 @@ class Bounce(Nothing):
         p = q - hit (a (q - stop) + b v')
         v = v' - 2 hit v'
 
-    and p is the next place. The network's are d_p, d_v, a shift of the walls d_w, and what is added
-    to the logits of k_p and k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and
-    6 / (n (n + 1)) at the n-th place read: p and v are then the least-squares line through all.
+    and p is the next place. The network's are d_p, d_v, and what is added to the logits of k_p and
+    k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and 6 / (n (n + 1)) at the n-th
+    place read: p and v are then the least-squares line through all.
 
-    Learned are a, b, and of each axis the two walls where it turns and the two where it stops:
-    (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it mirrors its path, (0, 2)
-    if it turns a frame before the wall. Half a hit would stop an object for good, so a hit is 0 or
-    1; its gradient is that of a sigmoid (a straight-through estimator, Bengio et al. 2013).
+    Learned are a, b, and of each axis the two walls where it turns and the two where it stops, and
+    how a look shifts them: (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it
+    mirrors its path, (0, 2) if it turns a frame before the wall. Half a hit would stop an object
+    for good, so a hit is 0 or 1; the walls have the gradient of a sigmoid (straight-through,
+    Bengio et al. 2013). q has none of it: through several hits it would explode.
     """
 
-    CONTROLS = 5  # k_p, k_v, d_p, d_v, d_w
+    CONTROLS = 4  # k_p, k_v, d_p, d_v
     PIXEL = 1 / 32  # half frames, in frames of 64: errors are read in these
     CORRECTION = 0.01  # half frames per unit of d
     MEMORY = 10  # n at most: what happens now always counts
@@ -128,6 +129,8 @@ class Bounce(Nothing):
         walls = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # low and high, of rows and columns
         self.turn = nn.Parameter(walls.clone())
         self.stop = nn.Parameter(walls.clone())
+        self.shift = nn.Linear(layout.width - 2, 2, bias=False)  # of the walls, by look
+        nn.init.zeros_(self.shift.weight)
         self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]) / self.FASTER)  # a, b
 
     def start_from(self, means):
@@ -165,13 +168,14 @@ class Bounce(Nothing):
     def advance(self, mean, memory, hidden):
         place, velocity, _, n = memory
         controls = self.head(hidden).float().chunk(self.CONTROLS, dim=2)  # each (B*S, 1, 2)
-        d_place, d_velocity, d_wall = (self.CORRECTION * control for control in controls[2:])
+        d_place, d_velocity = (self.CORRECTION * control for control in controls[2:])
         gain_place = 2 * (2 * n - 1) / (n * (n + 1))
         gain_velocity = 6 / (n * (n + 1))
         error = self.layout.place(mean) - place
         place = place + self.shifted(gain_place, controls[0]) * error + d_place
         velocity = velocity + self.shifted(gain_velocity, controls[1]) * error + d_velocity
-        place, velocity, hit = self.bounce(place, velocity, d_wall)
+        shift = self.shift(self.layout.look(mean)).float()  # (B*S, 1, 2)
+        place, velocity, hit = self.bounce(place, velocity, shift)
         n = (n + 1).clamp_max(self.MEMORY)
         return self.layout.with_place(mean, place), (place, velocity, hit, n)
 
@@ -179,18 +183,18 @@ class Bounce(Nothing):
         """A gain (B*S, 1, 1) with `logit` (B*S, 1, 2) added to its own."""
         return torch.sigmoid(gain.clamp_max(self.MAX_GAIN).logit() + logit)
 
-    def bounce(self, place, velocity, d_wall):
+    def bounce(self, place, velocity, shift):
         """One step: place, velocity, and whether there was a wall, all (B*S, 1, 2)."""
         place = place + velocity
-        relative = place - d_wall
         low, high = self.turn
-        beyond = (relative - (low + high) / 2) * velocity.sign() - (high - low) / 2
+        middle = (low + high) / 2 + shift
+        beyond = (place.detach() - middle) * velocity.sign() - (high - low) / 2
         soft_hit = torch.sigmoid(beyond / self.SOFTNESS)
         hit = (beyond > 0).float() + (soft_hit - soft_hit.detach())  # 0 or 1
         low, high = self.stop
-        stop = torch.where(velocity < 0, low, high)
+        stop = torch.where(velocity < 0, low, high) + shift
         a, b = self.FASTER * self.rebound
-        place = place - hit * (a * (relative - stop) + b * velocity)
+        place = place - hit * (a * (place - stop) + b * velocity)
         velocity = velocity - 2 * hit * velocity
         return place, velocity, hit
 
