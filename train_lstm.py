@@ -47,8 +47,8 @@ def flags():
     add("--rollout", type=checkpoint.flag("free"), help=free)
     residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; paced: the
         same, and the last difference is read; second: its difference from going on at the last
-        speed; if not given: of a grid paced, else first if Z changes little from frame to frame,
-        else none"""
+        speed; bounce: how objects move between walls, for slots; if not given: of a grid paced,
+        else first if Z changes little from frame to frame, else none"""
     add("--residual", choices=RESIDUALS, help=residual)
     cell = "the 2016 cell, else torch.nn.LSTM"
     add("--peepholes", action=cli.Switch, default=True, help=cell)
@@ -64,6 +64,7 @@ def main(args):
     slots = latents.attributes.get("slots", 0)
     grid = grid_of(latents)
     settle_loss(args, slots, grid)
+    check_residual(args, slots)
     settle_windows(args, latents)
     train = Windows(args.data_file, "train", args.seq_length, args.frame_skip, args.seed)
     valid = Windows(args.data_file, "valid", args.seq_length, args.frame_skip, args.seed)
@@ -78,6 +79,7 @@ def main(args):
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
         grid=grid,
     )  # fmt: skip
+    model.residual.start_from(first_windows(train)[:, :, 0].flatten(0, 1))
 
     def draw(path):
         save_predictions(path, Path(args.save_to) / "best.pt", args.seq_length, device)
@@ -117,6 +119,13 @@ def settle_loss(args, slots, grid):
         raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
 
 
+def check_residual(args, slots):
+    """Raises UserError if --residual does not go with the latents."""
+    if args.residual == "bounce" and not slots:
+        latents = f"latents without slots, which {args.data_file} has"
+        raise UserError(f"--residual bounce does not take {latents}: take --residual second")
+
+
 def settle_network(args, windows, grid):
     """Set what is not given of the network and of a step."""
     args.batch_size = args.batch_size or (128 if len(windows) >= FEW and not grid else 16)
@@ -154,13 +163,15 @@ def parents_of(latents, run):
 
 
 def changes_little(windows):
-    """Whether the mean squared step between latents is below a tenth of their variance.
-
-    Over the first 256 windows.
-    """
-    means = windows.__getitems__(range(min(len(windows), 256)))[:, :, 0]  # n, length, z_dim
+    """Whether the mean squared step between latents is below a tenth of their variance."""
+    means = first_windows(windows)[:, :, 0]  # (n, length, z_dim)
     step = (means[:, 1:] - means[:, :-1]).square().mean()
     return bool(step < 0.1 * (means - means.mean((0, 1))).square().mean())
+
+
+def first_windows(windows):
+    """At most 256 windows, (n, length, 2, z_dim)."""
+    return windows.__getitems__(range(min(len(windows), 256)))
 
 
 def usual_length(train, valid, skip):

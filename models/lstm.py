@@ -65,12 +65,12 @@ class LatentLSTM(nn.Module):
         self.free = free
         self.layout = layout_of(z_dim, slots, grid)
         self.loss = LOSSES[loss](mixtures)
-        self.residual = RESIDUALS[residual](self.layout)
+        self.residual = RESIDUALS[residual](self.layout, n_hid)
         self.rows = self.loss.rows
 
         width = self.layout.width
-        rows_read = self.rows + self.residual.extra_rows
-        sizes = [rows_read * width * self.layout.neighbours] + [n_hid] * layers
+        numbers_read = self.rows * width + self.residual.extra_inputs
+        sizes = [numbers_read * self.layout.neighbours] + [n_hid] * layers
         self.layers = nn.ModuleList(self.new_layer(*pair) for pair in itertools.pairwise(sizes))
         self.output_shape = self.loss.output_shape(width)
         self.project = nn.Linear(n_hid, math.prod(self.output_shape))
@@ -121,30 +121,30 @@ class LatentLSTM(nn.Module):
     def read_sequence(self, sequence, state=None, weights=None):
         """Read a sequence (B, T, rows, z_dim) -> the output after each step (B, T, ...), the state.
 
-        The state is that of each layer and, after them, the last mean read. weights: of each layer,
-        `cast` beforehand.
+        The state is that of each layer and, after them, the residual's memory. weights: of each
+        layer, `cast` beforehand.
         """
         latents = self.layout.fold(sequence)  # (B*S, T, rows, n)
-        states, mean_before = self.split_state(state, latents)
-        inputs, base = self.prepare_inputs(latents, mean_before)
-        hidden, states = self.run_layers(inputs, states, weights)
-        output = self.make_output(hidden, base)
-        return self.layout.unfold(output), [*states, latents[:, -1:, 0]]
+        *states, memory = state or self.first_state(latents)
+        outputs = []
+        for piece in self.residual.pieces(latents):
+            inputs = self.prepare_inputs(piece, memory)
+            hidden, states = self.run_layers(inputs, states, weights)
+            base, memory = self.residual.advance(piece[:, :, 0], memory, hidden)
+            outputs.append(self.make_output(hidden, base))
+        return self.layout.unfold(torch.cat(outputs, dim=1)), [*states, memory]
 
-    def split_state(self, state, latents):
-        """Each layer's state and the mean read last; before the first latent nothing has moved."""
-        if state is None:
-            return [None] * len(self.layers), latents[:, :1, 0]  # (B*S, 1, n)
-        *states, mean_before = state
-        return states, mean_before
+    def first_state(self, latents):
+        """The state before the first of latents (B*S, T, rows, n): none of each layer."""
+        return [None] * len(self.layers) + [self.residual.first_memory(latents[:, :, 0])]
 
-    def prepare_inputs(self, latents, mean_before):
-        """What the first layer reads (B*S, T, inputs), and what is added to the means, or None."""
+    def prepare_inputs(self, latents, memory):
+        """What the first layer reads (B*S, T, inputs)."""
         inputs = latents[:, :, : self.rows].flatten(2)  # (B*S, T, rows*n)
-        extra, base = self.residual.extra_and_base(latents[:, :, 0], mean_before)
+        extra = self.residual.extra(latents[:, :, 0], memory)
         if extra is not None:
             inputs = torch.cat([inputs, extra], dim=2)
-        return self.layout.with_neighbours(inputs), base
+        return self.layout.with_neighbours(inputs)
 
     def run_layers(self, x, states, weights):
         """x (B*S, T, inputs), each layer's state -> hiddens (B*S, T, n_hid), states after them."""

@@ -1,26 +1,49 @@
 """What is added to the means that the LSTM puts out, by name.
 
-Nothing, the last mean, or where its last step leads.
+Nothing, the last mean, where its last step leads, or where an object gets to that bounces off
+walls.
+
+A residual has a memory, which is part of the LSTM's state: of most, the mean that was read last.
+In shapes B is the batch, S the slots or places (1 for a vector), T steps, n the numbers of one.
 """
 
 import torch
+from torch import nn
 
 
-class Nothing:
+class Nothing(nn.Module):
     """The output is the next latent."""
 
-    extra_rows = 0  # that the network reads beside the latent's
-
-    def __init__(self, layout):
+    def __init__(self, layout, n_hid):
+        super().__init__()
         self.layout = layout
+        self.extra_inputs = 0  # numbers that the network reads beside a latent's
 
-    def extra_and_base(self, mean, mean_before):
-        """What the network reads beside the latents, and what is added to the means it puts out.
+    def start_from(self, means):
+        """Set what begins with the data's own values; means (N, z_dim), of training latents."""
 
-        Each is (B, T, n), or None for nothing. mean: (B, T, n), the latents' means; mean_before:
-        (B, 1, n), the one before the first of them.
+    def pieces(self, latents):
+        """Latents (B*S, T, rows, n) in pieces, each of which the network can read at once."""
+        return [latents]
+
+    def first_memory(self, mean):
+        """The memory before the first of the means (B*S, T, n). Nothing has moved yet."""
+        return mean[:, :1]  # (B*S, 1, n)
+
+    def extra(self, mean, memory):
+        """What the network reads beside the latents (B*S, T, extra_inputs), or None.
+
+        mean: (B*S, T, n), the latents' means; memory: from before the first of them.
         """
-        return None, None
+        return None
+
+    def advance(self, mean, memory, hidden):
+        """What is added to the means that the network puts out, and the memory after the last.
+
+        hidden: (B*S, T, n_hid), what the network made of mean and `extra`. What is added is
+        (B*S, T, n), or None for nothing.
+        """
+        return None, mean[:, -1:]
 
     def mask(self, output):
         """The output (B*S, T, ...), with zeros for the means that the network may not change."""
@@ -30,40 +53,161 @@ class Nothing:
 class First(Nothing):
     """The output is the difference from the last mean."""
 
-    def extra_and_base(self, mean, mean_before):
-        return None, mean
+    def advance(self, mean, memory, hidden):
+        return mean, mean[:, -1:]
 
 
 class Paced(First):
     """As `First`; the last step is read, too."""
 
-    extra_rows = 1
+    def __init__(self, layout, n_hid):
+        super().__init__(layout, n_hid)
+        self.extra_inputs = layout.width
 
-    def extra_and_base(self, mean, mean_before):
-        step = last_steps(mean, mean_before)
-        return self.layout.speed_scale * step, mean
+    def extra(self, mean, memory):
+        return self.layout.speed_scale * last_steps(mean, memory)
 
 
-class Second(Nothing):
+class Second(Paced):
     """The output is the difference from going on at the last speed, which is read, too.
 
     Of what does not move (a slot's look) the last mean stays.
     """
 
-    extra_rows = 1
+    def extra(self, mean, memory):
+        return self.layout.moves * super().extra(mean, memory)
 
-    def extra_and_base(self, mean, mean_before):
-        step = self.layout.moves * last_steps(mean, mean_before)
-        return self.layout.speed_scale * step, mean + step
+    def advance(self, mean, memory, hidden):
+        step = self.layout.moves * last_steps(mean, memory)
+        return mean + step, mean[:, -1:]
 
     def mask(self, output):
         return self.layout.only_moving(output)
 
 
-RESIDUALS = {"none": Nothing, "first": First, "paced": Paced, "second": Second}
+class Bounce(Nothing):
+    """A slot's place moves on at a velocity that is remembered, and turns at walls. Looks stay.
+
+    The network steers a filter. Of each axis, p and v are the place and the velocity that were
+    expected of the latent that is read, and o is the place that it has:
+
+        e = o - p                                   in free running 0
+        p' = p + k_p e + d_p
+        v' = v + k_v e + d_v
+        q = p' + v'
+        hit = (q - middle) sign(v') > half          beyond the wall that is ahead
+        p = q - hit (a (q - stop) + b v')
+        v = v' - 2 hit v'
+
+    and p is the next place. The network's are d_p, d_v, and what is added to the logits of k_p and
+    k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and 6 / (n (n + 1)) at the n-th
+    place read: p and v are then the least-squares line through all.
+
+    Learned are a, b, and of each axis the two walls where it turns and the two where it stops, and
+    how a look shifts them: (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it
+    mirrors its path, (0, 2) if it turns a frame before the wall. Half a hit would stop an object
+    for good, so a hit is 0 or 1; the walls have the gradient of a sigmoid (straight-through,
+    Bengio et al. 2013). q has none of it: through several hits it would explode.
+    """
+
+    CONTROLS = 4  # k_p, k_v, d_p, d_v
+    PIXEL = 1 / 32  # half frames, in frames of 64: errors are read in these
+    CORRECTION = 0.01  # half frames per unit of d
+    MEMORY = 10  # n at most: what happens now always counts
+    MAX_GAIN = 0.99  # a logit is finite
+    TAIL = 0.005  # of the training places, beyond each wall at first
+    WALL_SCALE = 4.0  # of distances to walls, as they are read
+    FASTER = 10.0  # than its other weights, a and b learn
+    SOFTNESS = 0.3 / 32  # half frames: about how well a place is known
+
+    def __init__(self, layout, n_hid):
+        super().__init__(layout, n_hid)
+        self.extra_inputs = 5 * 2  # e, v, the last hit, the distances to two walls
+        self.head = nn.Linear(n_hid, self.CONTROLS * 2)
+        nn.init.xavier_uniform_(self.head.weight, gain=layout.initial_scale)
+        nn.init.zeros_(self.head.bias)
+        walls = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # low and high, of rows and columns
+        self.turn = nn.Parameter(walls.clone())
+        self.stop = nn.Parameter(walls.clone())
+        self.shift = nn.Linear(layout.width - 2, 2, bias=False)  # of the walls, by look
+        nn.init.zeros_(self.shift.weight)
+        self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]) / self.FASTER)  # a, b
+
+    def start_from(self, means):
+        places = self.layout.place(self.layout.split(means)).flatten(0, 1)  # (N*S, 2)
+        tails = torch.tensor([self.TAIL, 1 - self.TAIL])
+        walls = torch.quantile(places, tails, dim=0)  # (2, 2)
+        with torch.no_grad():
+            self.turn.copy_(walls)
+            self.stop.copy_(walls)
+
+    def pieces(self, latents):
+        """One step each: what is expected of a latent depends on what the network put out."""
+        return latents.split(1, dim=1)
+
+    def first_memory(self, mean):
+        """Place, velocity and hit, (B*S, 1, 2), and n, (B*S, 1, 1), as expected of the first."""
+        place = self.layout.place(mean[:, :1])
+        still = torch.zeros_like(place)
+        count = torch.ones_like(place[..., :1])
+        return place, still, still, count
+
+    def extra(self, mean, memory):
+        place, velocity, hit, _ = memory
+        low, high = self.turn
+        observed = self.layout.place(mean)
+        extra = [
+            (observed - place) / self.PIXEL,
+            self.layout.speed_scale * velocity,
+            hit,
+            self.WALL_SCALE * (observed - low),
+            self.WALL_SCALE * (high - observed),
+        ]
+        return torch.cat(extra, dim=2)  # (B*S, 1, 10)
+
+    def advance(self, mean, memory, hidden):
+        place, velocity, _, n = memory
+        controls = self.head(hidden).float().chunk(self.CONTROLS, dim=2)  # each (B*S, 1, 2)
+        d_place, d_velocity = (self.CORRECTION * control for control in controls[2:])
+        gain_place = 2 * (2 * n - 1) / (n * (n + 1))
+        gain_velocity = 6 / (n * (n + 1))
+        error = self.layout.place(mean) - place
+        place = place + self.shifted(gain_place, controls[0]) * error + d_place
+        velocity = velocity + self.shifted(gain_velocity, controls[1]) * error + d_velocity
+        shift = self.shift(self.layout.look(mean)).float()  # (B*S, 1, 2)
+        place, velocity, hit = self.bounce(place, velocity, shift)
+        n = (n + 1).clamp_max(self.MEMORY)
+        return self.layout.with_place(mean, place), (place, velocity, hit, n)
+
+    def shifted(self, gain, logit):
+        """A gain (B*S, 1, 1) with `logit` (B*S, 1, 2) added to its own."""
+        return torch.sigmoid(gain.clamp_max(self.MAX_GAIN).logit() + logit)
+
+    def bounce(self, place, velocity, shift):
+        """One step: place, velocity, and whether there was a wall, all (B*S, 1, 2)."""
+        place = place + velocity
+        low, high = self.turn
+        middle = (low + high) / 2 + shift
+        beyond = (place.detach() - middle) * velocity.sign() - (high - low) / 2
+        soft_hit = torch.sigmoid(beyond / self.SOFTNESS)
+        hit = (beyond > 0).float() + (soft_hit - soft_hit.detach())  # 0 or 1
+        low, high = self.stop
+        stop = torch.where(velocity < 0, low, high) + shift
+        a, b = self.FASTER * self.rebound
+        place = place - hit * (a * (place - stop) + b * velocity)
+        velocity = velocity - 2 * hit * velocity
+        return place, velocity, hit
+
+    def mask(self, output):
+        """None: the network changes the next place by what it does to the filter."""
+        output[:, :, 0] = 0  # (B*S, T, n)
+        return output
+
+
+RESIDUALS = {"none": Nothing, "first": First, "paced": Paced, "second": Second, "bounce": Bounce}
 
 
 def last_steps(mean, mean_before):
-    """The step that led to each mean, (B, T, n). Arguments as of `Nothing.extra_and_base`."""
-    previous = torch.cat([mean_before, mean[:, :-1]], dim=1)  # (B, T, n)
+    """The step that led to each mean (B*S, T, n); mean_before: (B*S, 1, n), before the first."""
+    previous = torch.cat([mean_before, mean[:, :-1]], dim=1)  # (B*S, T, n)
     return mean - previous
