@@ -119,7 +119,10 @@ class VideoDistance:
         return torch.cat(features).double().numpy()
 
     def keep(self, total, name, videos, frames):
-        """Take in the frames that the predictor `name`, or the "truth", has for some videos."""
+        """Take in the frames that the predictor `name`, or the "truth", has.
+
+        total: how many videos there are; videos: which of them these are. Neither is needed.
+        """
         self.batches.setdefault(name, []).append(self.features(frames))
 
     def distance(self, name):
