@@ -28,7 +28,7 @@ movie() {
     local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
     echo "1/7 clips of an animation, of gestures and of bottles on a belt"
     if [ ! -e $frames ]; then
-        packaged_films data/demo_films
+        packaged_films data/demo_films "school night no brother" "sorry please"
         # the trailer's last seconds are a title card
         $python movie_frames.py data/demo_films --fps 24 --shape 85x64 --end 46 --dest $frames
     fi
