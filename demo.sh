@@ -48,7 +48,7 @@ movie() {
         flags=(--model ${run}_joint/best.pt --split $split --context 8)
         $python sample_video.py "${flags[@]}" --horizon 20 --dest $pictures
         $python sample_video.py "${flags[@]}" --horizon 20 --dest $pictures --format png --scale 1 >/dev/null
-        $python evaluate.py "${flags[@]}" --model ${run}_lstm/best.pt --stride 6 --dest ${pictures}_$split
+        $python evaluate.py "${flags[@]}" --model ${run}_lstm/best.pt --stride 24 --dest ${pictures}_$split
     done
     cp ${run}_vae/pictures/reconstructions.png $pictures
     echo "Look at $pictures: reconstructions.png (after each network of the chain), and the GIFs (left: ground truth):"
