@@ -180,10 +180,15 @@ class Run:
             self.write("best.pt")
         self.save()
         self.write_log()
+        self.stop_if_signalled()
+        self.drawings.after_epoch(row["seconds"], is_best)
+        self.stop_if_signalled()  # while drawing: after the last epoch nothing else would see it
+
+    def stop_if_signalled(self):
+        """If a signal came to any process, exit. All that is to be saved must be."""
         (number,) = processes.all_reduce([self.signals[0] if self.signals else 0], by="max")
         if number:
             self.stop(number)
-        self.drawings.after_epoch(row["seconds"], is_best)
 
     def stop(self, number):
         """Say how to continue, then exit with 128 + number, as a process killed by it does."""
