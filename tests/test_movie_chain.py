@@ -134,6 +134,8 @@ def test_a_painter_shows_whole_frames(movie, tmp_path):
     flags = ["--seq_length", 4, "--rollout", 1, "--shown", 2, "--save_to", tmp_path / "joint"]
     run(train_jointly, "--lstm", movie / "lstm/best.pt", *flags, *small)
     assert (tmp_path / "joint/pictures/best.png").stat().st_size > 0
+    with pytest.raises(UserError, match=r"last\.pt has lstm: free 1 \(the flags: 0\): make the"):
+        run(train_jointly, "--resume", "--save_to", tmp_path / "joint", "--rollout", 0)
     args = ["--model", tmp_path / "joint/best.pt", "--context", 3, "--horizon", 2, "--n", 1]
     write_movie(tmp_path / "wider.hdf5", height=24, width=40)
     run(sample_video, *args, "--dest", tmp_path / "own")
