@@ -28,7 +28,7 @@ movie() {
     local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
     echo "1/7 clips of an animation, of gestures and of bottles on a belt"
     if [ ! -e $frames ]; then
-        packaged_films data/demo_films
+        packaged_films data/demo_films "school night no brother" "sorry please"
         # the trailer's last seconds are a title card
         $python movie_frames.py data/demo_films --fps 24 --shape 85x64 --end 46 --dest $frames
     fi
@@ -48,7 +48,7 @@ movie() {
         flags=(--model ${run}_joint/best.pt --split $split --context 8)
         $python sample_video.py "${flags[@]}" --horizon 20 --dest $pictures
         $python sample_video.py "${flags[@]}" --horizon 20 --dest $pictures --format png --scale 1 >/dev/null
-        $python evaluate.py "${flags[@]}" --model ${run}_lstm/best.pt --stride 6 --dest ${pictures}_$split
+        $python evaluate.py "${flags[@]}" --model ${run}_lstm/best.pt --stride 24 --dest ${pictures}_$split
     done
     cp ${run}_vae/pictures/reconstructions.png $pictures
     echo "Look at $pictures: reconstructions.png (after each network of the chain), and the GIFs (left: ground truth):"

@@ -143,7 +143,10 @@ def read_videos(data_file, models, args):
     windows = read_windows(data_file, args.split, length, skip, args.stride, args.n, crop)
     found = windows[0].shape[2:]
     if models and found != shape:
-        raise UserError(f"{data_file} has frames {found}, the model's are {shape}")
+        raise UserError(
+            f"{data_file} has frames {found}, the model's are {shape}: name frames like those it "
+            "was trained on"
+        )
     return windows
 
 

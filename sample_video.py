@@ -92,12 +92,16 @@ def open_frames(args, model):
     Raises UserError if the codec does not take such frames.
     """
     data_file = args.data_file or model.data_file
+    channels, *crop = model.codec.frame_shape
+    frames = Frames(data_file, args.split, crop)  # before widening: it names the codec's own size
+    if frames.shape[1] != channels:
+        raise UserError(
+            f"{data_file} has {frames.shape[1]} channels, {args.model} takes {channels}: name "
+            "frames like those it was trained on"
+        )
     if model.has_places:
         model.widen(*Frames(data_file, args.split).shape[2:])
-    wanted = model.codec.frame_shape
-    frames = Frames(data_file, args.split, crop=wanted[1:])
-    if frames.shape[1:] != wanted:
-        raise UserError(f"{data_file} has {frames.shape[1]} channels, the codec wants {wanted[0]}")
+        frames = Frames(data_file, args.split, model.codec.frame_shape[1:])
     return frames
 
 

@@ -83,7 +83,8 @@ def new_deconvoluter(args, cae, device):
     if painted.shape != frame.shape:
         raise UserError(
             f"{args.cae}: its spec paints {tuple(painted.shape[2:])} pixels back, not "
-            f"{tuple(frame.shape[2:])}; pools must divide"
+            f"{tuple(frame.shape[2:])}; pools must divide: train it with another --specstr, or on "
+            "frames of an even --frame_size"
         )
     return model
 

@@ -57,7 +57,7 @@ def flags():
     bounded = "2016: features as they are, means in tanh"
     add("--bounded", action=cli.Switch, default=False, help=bounded)
     crops = "square crops of each frame in the latents"
-    add("--crops", type=limits.at_least(1), default=4, help=crops)
+    add("--crops", type=limits.at_least(1, 1000), default=4, help=crops)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Windows of a film's frames for training, each changed at random: one film stands in for many."""
+"""Windows of frames: plain or, for training on films, changed at random."""
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class FilmWindows(Videos, Dataset):
         self.corners = rng.integers(self.room + 1, size=(count, 2))
         self.mirrored = rng.random(count) < 0.5
         self.reversed = rng.random(count) < 0.5
-        self.channels = np.argsort(rng.random((count, self.shape[1])))
+        self.channel_order = np.argsort(rng.random((count, self.shape[1])))
         self.contrast = rng.uniform(*CONTRAST, count)
         self.brightness = 255 * rng.uniform(*BRIGHTNESS, count)
 
@@ -80,7 +80,7 @@ class FilmWindows(Videos, Dataset):
 
     def changed(self, i):
         frames = self.cut(self.first[i], self.skips[i], self.corners[i])
-        frames = frames[:, self.channels[i]]
+        frames = frames[:, self.channel_order[i]]
         if self.mirrored[i]:
             frames = frames[..., ::-1]
         if self.reversed[i]:

@@ -283,7 +283,7 @@ class Frames(Videos, Dataset):
         if (self.room < 0).any():
             raise UserError(
                 f"{path} has frames {self.shape[2]} x {self.shape[3]}, smaller than {height} x "
-                f"{width}"
+                f"{width}: make larger ones, or name others"
             )
         self.shape = (*self.shape[:2], height, width)
         self.seed = seed

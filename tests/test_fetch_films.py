@@ -95,7 +95,23 @@ def test_a_film_that_is_gone_or_other_is_not_saved(packages, tmp_path, capsys, p
     message = refused(tmp_path / "films", capsys)
     assert said in message
     assert "wrong.mp4" in message
-    assert not (tmp_path / "films").exists()
+    assert left(tmp_path / "films") == []
+
+
+def test_a_folder_that_cannot_be_filled_is_told_before_downloading(packages, tmp_path, capsys):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films/test").write_text("a file")
+    assert "films/test is no folder" in refused(tmp_path / "films", capsys)
+    assert packages == []
+
+
+def test_a_list_that_was_edited(packages, tmp_path, capsys):
+    walk = line("val", "walk.mp4", "walks==1.0", "walks/a.mp4", WALK)
+    listed(fetch_films.LIST, walk, "\n", "test pond.avi fish==2\n")
+    assert "films.txt, line 4: a film is split, name" in refused(tmp_path / "films", capsys)
+    listed(fetch_films.LIST, walk, "\n")
+    run(fetch_films, "--dest", tmp_path / "films")
+    assert left(tmp_path / "films") == ["val/walk.mp4"]
 
 
 def test_pip_downloads(tmp_path, monkeypatch, capfd):

@@ -134,12 +134,17 @@ def test_a_painter_shows_whole_frames(movie, tmp_path):
     flags = ["--seq_length", 4, "--rollout", 1, "--shown", 2, "--save_to", tmp_path / "joint"]
     run(train_jointly, "--lstm", movie / "lstm/best.pt", *flags, *small)
     assert (tmp_path / "joint/pictures/best.png").stat().st_size > 0
+    with pytest.raises(UserError, match=r"last\.pt has lstm: free 1 \(the flags: 0\): make the"):
+        run(train_jointly, "--resume", "--save_to", tmp_path / "joint", "--rollout", 0)
     args = ["--model", tmp_path / "joint/best.pt", "--context", 3, "--horizon", 2, "--n", 1]
     write_movie(tmp_path / "wider.hdf5", height=24, width=40)
     run(sample_video, *args, "--dest", tmp_path / "own")
     run(sample_video, *args, "--dest", tmp_path / "other", "--data_file", tmp_path / "wider.hdf5")
     assert pixels(next((tmp_path / "own").iterdir())) == (20, 30)
     assert pixels(next((tmp_path / "other").iterdir())) == (24, 40)
+    write_movie(tmp_path / "lower.hdf5", height=18, width=40)
+    with pytest.raises(UserError, match=r"lower\.hdf5 has frames 18 x 40, smaller than 20 x 20: "):
+        run(sample_video, *args, "--data_file", tmp_path / "lower.hdf5")
 
 
 @pytest.mark.parametrize("movie", ["grid"], indirect=True)
@@ -201,6 +206,15 @@ def test_decoding_has_no_dropout(movie):
     codec = load_codec(movie / "vae/best.pt", torch.device("cpu"))
     z = torch.randn(4, codec.z_dim)
     assert torch.equal(codec.decode(z), codec.decode(z))
+
+
+def test_pools_that_do_not_divide_are_refused(tmp_path):
+    data = ["--data_file", write_movie(tmp_path / "m.hdf5", height=21)]
+    small = ["--num_epochs", 1, "--max_per_epoch", 1, "--device", "cpu"]
+    run(train_cae, *data, "--save_to", tmp_path / "cae", "--specstr", SPEC, *small)
+    cae = ["--cae", tmp_path / "cae/best.pt", "--save_to", tmp_path / "deconv"]
+    with pytest.raises(UserError, match="train it with another --specstr, or on frames of an even"):
+        run(train_deconv, *cae, *small)
 
 
 def test_crops_reach_every_offset_alike(tmp_path):

@@ -84,6 +84,20 @@ class Frames(torch.nn.Module):
         return x.mean((3, 4))
 
 
+class Pair(torch.nn.Module):
+    """It returns two tensors."""
+
+    def forward(self, x):
+        return x.mean((2, 3, 4)), x
+
+
+class Logarithm(torch.nn.Module):
+    """Of black frames it is not finite."""
+
+    def forward(self, x):
+        return (x + 1).log().mean((2, 3, 4))
+
+
 def save(network, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather have another format
@@ -170,7 +184,13 @@ def test_distance_of_videos(network, channels, tmp_path):
 
 @pytest.mark.parametrize(
     ("network", "said"),
-    [(Pooling(), "at least 10 frames"), (Frames(), "(1, 3, 9)"), (None, "is no TorchScript file")],
+    [
+        (Pooling(), "at least 10 frames"),
+        (Frames(), "(1, 3, 9)"),
+        (Pair(), "fails"),
+        (Logarithm(), "not finite"),
+        (None, "is no TorchScript file"),
+    ],
 )
 def test_networks_that_are_no_i3d(network, said, tmp_path):
     path = tmp_path / "i3d.pt"
@@ -181,6 +201,11 @@ def test_networks_that_are_no_i3d(network, said, tmp_path):
         perceptual.VideoDistance(str(path), 9, CPU)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_is_no_i3d(tmp_path):
+    with pytest.raises(UserError, match="is no TorchScript file"):
+        perceptual.VideoDistance(str(tmp_path), 10, CPU)
 
 
 def test_both_are_columns(chain, lpips, tmp_path, capsys):

@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 from data.pictures import save_losses
-from runtime import processes
+from runtime import cli, processes
 from runtime.errors import UserError
 
 LOG = "log.png"
@@ -54,8 +54,11 @@ class Drawings:
         began = time.perf_counter()
         try:
             self.draws[name](self.folder / name)
-        except UserError as error:
-            processes.say(f"{self.folder / name} is not drawn: {error}")
+        except (UserError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, UserError) and not cli.out_of_memory(error):
+                raise
+            reason = error if isinstance(error, UserError) else "not enough memory"
+            processes.say(f"{self.folder / name} is not drawn: {reason}")
             del self.draws[name]
         self.takes[name] = time.perf_counter() - began
         self.spent += self.takes[name]

@@ -180,10 +180,15 @@ class Run:
             self.write("best.pt")
         self.save()
         self.write_log()
+        self.stop_if_signalled()
+        self.drawings.after_epoch(row["seconds"], is_best)
+        self.stop_if_signalled()  # while drawing: after the last epoch nothing else would see it
+
+    def stop_if_signalled(self):
+        """If a signal came to any process, exit. All that is to be saved must be."""
         (number,) = processes.all_reduce([self.signals[0] if self.signals else 0], by="max")
         if number:
             self.stop(number)
-        self.drawings.after_epoch(row["seconds"], is_best)
 
     def stop(self, number):
         """Say how to continue, then exit with 128 + number, as a process killed by it does."""
@@ -289,16 +294,26 @@ def take_weights(model, content, path, resume):
     """
     stored_shapes = {name: weight.shape for name, weight in content["model"].items()}
     fits = stored_shapes == {name: weight.shape for name, weight in model.state_dict().items()}
-    differs = [
-        key for key, value in model.config.items() if content["config"].get(key, value) != value
-    ]
+    stored = flat(content["config"])
+    wanted = flat(model.config)
+    differs = [key for key, value in wanted.items() if stored.get(key, value) != value]
     if differs and (resume or not fits):
-        pairs = (
-            f"{key} {content['config'].get(key)} (the flags: {model.config[key]})"
-            for key in differs
-        )
+        pairs = (f"{key} {stored[key]} (the flags: {wanted[key]})" for key in differs)
         raise UserError(f"{path} has {', '.join(pairs)}: make the flags agree")
     model.load_state_dict(content["model"])
+
+
+def flat(config):
+    """A configuration in which those of a network's parts are no dicts: {"lstm": {"n_hid": 9}} as
+    {"lstm: n_hid": 9}.
+    """
+    entries = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            entries |= {f"{key}: {name}": part for name, part in value.items()}
+        else:
+            entries[key] = value
+    return entries
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class Trained:
 
         context: (V, T, channels, height, width) uint8; amp: decode in bfloat16. Returns frames (V,
         T + steps, ...) and (V, T, ...) on the CPU, in [0, 1]. The first frame is not predicted: it
-        is the context's.
+        is the context's (without a painter, through the codec).
         """
         latents = self.codec.encode_videos(context)  # (V, T, 2, z)
         reconstructed = self.codec.decode(latents[:, :, 0])
