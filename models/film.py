@@ -110,17 +110,18 @@ class FilmPredictor(nn.Module):
         return z.unflatten(1, (self.lstm.layout.width, *self.lstm.layout.shape))
 
     @torch.no_grad()
-    def rollout(self, context, latents, steps, temperature=None):
+    def rollout(self, context, latents, steps, temperature=None, first=0):
         """Each frame of the context predicted from those before it, then `steps` in free running.
 
         context: (B, T, channels, height, width) in [0, 1]; latents: of it, (B, T, 2, z_dim).
-        Returns (B, T + steps, ...) in [0, 1]; the first frame is the context's.
+        first: the frame to begin with, of the context. Returns (B, T + steps - first, ...) in
+        [0, 1]; frame 0 is the context's.
         """
         length = context.shape[1]
         means = self.lstm.rollout(latents, steps, temperature)  # (B, T + steps, z_dim)
-        frames = [context[:, :1]]
+        frames = [] if first else [context[:, :1]]
         one = torch.ones(1, device=context.device)
-        for t in range(1, length + steps):
+        for t in range(max(first, 1), length + steps):
             seen = min(t, length) - 1  # the last true frame before t
             if t <= length:
                 looks = self.painter.look(context[:, : seen + 1])

@@ -121,19 +121,23 @@ class Trained:
         is the context's (without a painter, through the codec).
         """
         latents = self.codec.encode_videos(context)  # (V, T, 2, z)
-        reconstructed = self.codec.decode(latents[:, :, 0])
+        predicted = self.paint(context, latents, steps, temperature=temperature, amp=amp)
+        return predicted, self.codec.decode(latents[:, :, 0]).cpu()
+
+    def paint(self, context, latents, steps, first=0, temperature=None, amp=False):
+        """The frames of `rollout` from number `first` on, of context frames and their latents."""
         if self.film:
             frames = unit_scale(context.to(self.codec.device))
-            predicted = self.film.rollout(frames, latents, steps, temperature)
-        else:
-            means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
-            with torch.autocast(self.codec.device.type, torch.bfloat16, enabled=amp):
-                predicted = self.codec.decode(means)
-        return predicted.cpu(), reconstructed.cpu()
+            return self.film.rollout(frames, latents, steps, temperature, first).cpu()
+        means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
+        with torch.autocast(self.codec.device.type, torch.bfloat16, enabled=amp):
+            return self.codec.decode(means[:, first:]).cpu()
 
+    @torch.no_grad()
     def predict(self, context, future):
-        predicted, _ = self.rollout(to_uint8(context), future.shape[1])
-        return predicted[:, context.shape[1] - 1 :].numpy()
+        latents = encode(self.codec, context)
+        last = context.shape[1] - 1  # what comes before is not looked at
+        return self.paint(to_uint8(context), latents, future.shape[1], last).numpy()
 
     def predict_restored(self, context, future):
         predicted, reconstructed = self.rollout(to_uint8(context), future.shape[1])
