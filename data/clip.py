@@ -25,31 +25,28 @@ def find(path, cover, start):
     return film
 
 
-def even_rate(film, wanted):
-    """About `wanted` frames per second, such that every N-th frame of the film is taken."""
-    return film.rate / max(round(film.rate / wanted), 1)
-
-
-def read(film, shape, rate, start, length, horizon, least):
+def read(film, shape, skip, start, length, horizon, least):
     """Small frames, (T, channels, height, width) uint8, and the second at which they begin.
 
-    From second `start` on there are length + horizon, or as many as the film has; if start is None
-    they are its last `length`. shape: (channels, height, width); rate: frames per second. Raises
-    UserError if there are fewer than `least`.
+    They are every skip-th of the film: from second `start` on length + horizon, or as many as it
+    has; if start is None its last `length`. shape: (channels, height, width). Raises UserError if
+    there are fewer than `least`.
     """
-    if start is None:
-        film.start = max(film.end - length / rate - SPARE, 0.0)
-    else:
-        film.start = start
-        film.end = min(film.end, start + (length + horizon) / rate)
+    count = skip * (length if start is None else length + horizon)  # of the film's own frames
+    begin = film.end - count / film.rate - SPARE if start is None else start
+    film.start = max(round(begin * film.rate), 0) / film.rate  # with a frame
+    if start is not None:
+        film.end = min(film.end, film.start + count / film.rate)
     shrink = movie.shrinker(film, shape)
-    frames = [shrink(frame) for frame in movie.sampled(film, rate)]
-    count = len(frames)
-    if count < least:
+    frames = [shrink(frame) for frame in movie.sampled(film, film.rate)]
+    first = (len(frames) - 1) % skip if start is None else 0  # the last one counts
+    chosen = range(first, len(frames), skip)
+    chosen = chosen[-length:] if start is None else chosen
+    if len(chosen) < least:
         way_out = "lower --start or" if start else "take a longer film, or lower"
         raise UserError(
-            f"{film.path} has {count} of the {least} frames to feed in, from second "
-            f"{film.start:.1f} on and at {rate:.3g} per second: {way_out} --context"
+            f"{film.path} has {len(chosen)} of the {least} frames to feed in, from second "
+            f"{film.start:.1f} on and at {film.rate / skip:.3g} per second: {way_out} --context"
         )
-    left_out = max(count - length, 0) if start is None else 0
-    return torch.from_numpy(np.stack(frames[left_out:])), film.start + left_out / rate
+    taken = np.stack([frames[i] for i in chosen])
+    return torch.from_numpy(taken), film.start + chosen[0] / film.rate

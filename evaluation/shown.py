@@ -36,11 +36,12 @@ def of_film(path, start, model, length, horizon):
     film = clip.find(path, model.codec.frame_shape[1:], start)
     if model.has_places:
         model.widen(*film.shape)
-    rate = clip.even_rate(film, known / model.skip)
+    skip = max(round(film.rate / (known / model.skip)), 1)
+    rate = film.rate / skip
     least = length or FEWEST
     length = length or FILM_CONTEXT
     shape = model.codec.frame_shape
-    frames, first = clip.read(film, shape, rate, start, length, horizon, least)
+    frames, first = clip.read(film, shape, skip, start, length, horizon, least)
     length = min(length, len(frames))
     source = f"{path} from second {first:.1f} on, {rate:.3g} frames per second"
     return Shown([Path(path).absolute().stem], [frames], length, rate, source)
