@@ -79,7 +79,7 @@ def main(args):
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
         grid=grid,
     )  # fmt: skip
-    model.residual.start_from(first_windows(train)[:, :, 0].flatten(0, 1))
+    model.residual.start_from(first_windows(train)[:, :, 0])
 
     def draw(path):
         save_predictions(path, Path(args.save_to) / "best.pt", args.seq_length, device)

@@ -20,7 +20,7 @@ class Nothing(nn.Module):
         self.extra_inputs = 0  # numbers that the network reads beside a latent's
 
     def start_from(self, means):
-        """Set what begins with the data's own values; means (N, z_dim), of training latents."""
+        """Set what begins with the data's own values; means (N, T, z_dim), of training windows."""
 
     def pieces(self, latents):
         """Latents (B*S, T, rows, n) in pieces, each of which the network can read at once."""
@@ -117,7 +117,6 @@ class Bounce(Nothing):
     MAX_GAIN = 0.99  # a logit is finite
     TAIL = 0.005  # of the training places, beyond each wall at first
     WALL_SCALE = 4.0  # of distances to walls, as they are read
-    FASTER = 10.0  # than its other weights, a and b learn
     SOFTNESS = 0.3 / 32  # half frames: about how well a place is known
 
     def __init__(self, layout, n_hid):
@@ -127,19 +126,35 @@ class Bounce(Nothing):
         nn.init.xavier_uniform_(self.head.weight, gain=layout.initial_scale)
         nn.init.zeros_(self.head.bias)
         walls = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])  # low and high, of rows and columns
-        self.turn = nn.Parameter(walls.clone())
-        self.stop = nn.Parameter(walls.clone())
+        self.register_buffer("walls", walls)
+        self.turn = nn.Parameter(torch.zeros(2, 2))  # px from these, as is `stop`
+        self.stop = nn.Parameter(torch.zeros(2, 2))
         self.shift = nn.Linear(layout.width - 2, 2, bias=False)  # of the walls, by look
         nn.init.zeros_(self.shift.weight)
-        self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]) / self.FASTER)  # a, b
+        self.rebound = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b
 
+    @torch.no_grad()
     def start_from(self, means):
-        places = self.layout.place(self.layout.split(means)).flatten(0, 1)  # (N*S, 2)
+        """Walls from the training places, and a and b from the steps that would lead beyond them.
+
+        These are fitted by least squares, q - p_next = a (q - stop) + b v.
+        """
+        places = self.layout.place(self.layout.split(means))  # (N, T, S, 2)
         tails = torch.tensor([self.TAIL, 1 - self.TAIL])
-        walls = torch.quantile(places, tails, dim=0)  # (2, 2)
-        with torch.no_grad():
-            self.turn.copy_(walls)
-            self.stop.copy_(walls)
+        walls = torch.quantile(places.flatten(0, 2), tails, dim=0)  # (2, 2)
+        self.walls.copy_(walls)
+
+        place = places[:, 1:-1]
+        velocity = place - places[:, :-2]
+        wall = torch.where(velocity < 0, *walls)
+        beyond = place + velocity - wall
+        # An object at the wall already has been stopped there: its last step is no velocity.
+        hit = beyond * velocity.sign() > self.PIXEL
+        hit &= (wall - place) * velocity.sign() > self.PIXEL
+        seen = torch.stack([beyond[hit], velocity[hit]], dim=1)  # (hits, 2)
+        if len(seen) > len(self.rebound):
+            rebound = torch.linalg.lstsq(seen, (place + velocity - places[:, 2:])[hit, None]).solution[:, 0]
+            self.rebound.copy_(rebound)
 
     def pieces(self, latents):
         """One step each: what is expected of a latent depends on what the network put out."""
@@ -154,7 +169,7 @@ class Bounce(Nothing):
 
     def extra(self, mean, memory):
         place, velocity, hit, _ = memory
-        low, high = self.turn
+        low, high = self.walls
         observed = self.layout.place(mean)
         extra = [
             (observed - place) / self.PIXEL,
@@ -186,14 +201,14 @@ class Bounce(Nothing):
     def bounce(self, place, velocity, shift):
         """One step: place, velocity, and whether there was a wall, all (B*S, 1, 2)."""
         place = place + velocity
-        low, high = self.turn
+        low, high = self.walls + self.PIXEL * self.turn
         middle = (low + high) / 2 + shift
         beyond = (place.detach() - middle) * velocity.sign() - (high - low) / 2
         soft_hit = torch.sigmoid(beyond / self.SOFTNESS)
         hit = (beyond > 0).float() + (soft_hit - soft_hit.detach())  # 0 or 1
-        low, high = self.stop
+        low, high = self.walls + self.PIXEL * self.stop
         stop = torch.where(velocity < 0, low, high) + shift
-        a, b = self.FASTER * self.rebound
+        a, b = self.rebound
         place = place - hit * (a * (place - stop) + b * velocity)
         velocity = velocity - 2 * hit * velocity
         return place, velocity, hit
