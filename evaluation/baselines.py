@@ -13,18 +13,22 @@ import torch
 from skimage.registration import optical_flow_tvl1
 from skimage.transform import warp
 
+from evaluation import rule
+
 COPY = "copy of the last frame"
 FLOW = "motion goes on"
+RULE = "the rule, fitted to each video"
 HALF_FLOW = "motion goes on, half speed"
 ATTACHMENT = 15  # of the flow to the frames: smaller is smoother
 
 
-def collect(models, known, is_film, forget, samples, temperature):
+def collect(models, known, about, is_film, forget, samples, temperature):
     """All predictors to measure, {name: predictor}.
 
-    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; is_film:
-    also measure motion that goes on, and the models with the codec's loss restored; forget: also
-    without memory; samples: also the best of that many at the `temperature`, if any.
+    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; about:
+    what the file of frames says of itself; is_film: also measure motion that goes on, and the
+    models with the codec's loss restored; forget: also without memory; samples: also the best of
+    that many at the `temperature`, if any.
     """
     predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
     if is_film:
@@ -35,7 +39,12 @@ def collect(models, known, is_film, forget, samples, temperature):
     for model in first_with.values():
         note = f", codec of {model.name}" if len(first_with) > 1 else ""
         predictors |= in_latents(model.codec, note)
-    predictors |= {model.name: model.predict for model in models}
+        if model.codec.follow and about.get("physics") in rule.MOVES:
+            predictors[f"{RULE}{note}"] = by_rule(model.codec, about)
+    for model in models:
+        predictors[model.name] = model.predict
+        if model.codec.follow:
+            predictors[f"{model.name}, objects as they were seen"] = model.predict_seen
     if is_film:
         for model in models:
             if not model.film:  # a painter begins with the last true frame
@@ -141,6 +150,17 @@ def in_latents(codec, note=""):
         f"linear in z{note}": linear,
         f"reconstruction of the true future{note}": reconstruct,
     }
+
+
+def by_rule(codec, about):
+    """The predictor of `rule.predict`; codec: with slots; about: as of `collect`."""
+
+    def predict(context, future):
+        means = encode(codec, context)[:, :, 0]  # (V, T, z)
+        frames = rule.predict(codec, means, about["physics"], about["num_sz"], future.shape[1])
+        return frames.cpu().numpy()
+
+    return predict
 
 
 def along_last_step(codec, context, future, speed):

@@ -4,6 +4,7 @@ Each axis of each object is a sequence of its own. N sequences, K paths that are
 """
 
 import numpy as np
+import torch
 
 from data.bouncing import OVERHANG, move_2016, move_srivastava, move_svg
 
@@ -14,6 +15,24 @@ ROUNDS = 4  # of trying paths around the best one, each with steps a third as la
 AROUND = np.arange(-3, 4)  # steps to either side
 SHIFT_WEIGHT = 0.4  # of a shift's square, as that of one place
 BLOCK = 200  # sequences at a time
+
+
+def predict(codec, latents, physics, size, horizon):
+    """The frames (V, horizon, 1, height, width) to which the rule leads, with the last looks.
+
+    codec: with slots; latents: (V, T, z_dim), means; physics: a name in `MOVES`; size: of digits,
+    px. A digit's centre of mass is the middle of its square.
+    """
+    vae = codec.networks.vae
+    looks, places = vae.split(latents)  # (V, T, S, W), (V, T, S, 2)
+    room = 2 * vae.half_frame[0].item() - size
+    corners = vae.to_pixels(places) - size / 2
+    sequences = corners.movedim(1, 3)  # (V, S, 2, T)
+    ahead = continue_paths(sequences.flatten(0, 2).cpu().numpy(), physics, room, horizon)
+    ahead = torch.from_numpy(ahead).to(places).view(*sequences.shape[:3], horizon).movedim(3, 1)
+    ahead = vae.from_pixels(ahead + size / 2)  # (V, horizon, S, 2)
+    looks = looks[:, -1:].expand(-1, horizon, -1, -1)
+    return codec.decode(torch.cat([looks, ahead], dim=-1).flatten(2))
 
 
 def continue_paths(places, physics, room, horizon):

@@ -20,7 +20,7 @@ class Mse:
     is_mean = True  # over batch, time and z; False: a sum, averaged over the batch (`gate_clip`)
     can_be_sampled = False
 
-    def __init__(self, mixtures):
+    def __init__(self, mixtures, slots):
         pass
 
     def output_shape(self, z_dim):
@@ -35,9 +35,12 @@ class Mse:
         """The predicted latents (B, T, rows, z_dim) that an output (B, T, *output_shape) gives."""
         return output
 
-    def add_to_means(self, output, base):
-        """The output (B*S, T, ...) with base (B*S, T, n) added to its means."""
-        means = output[:, :, :1] + base[:, :, None]  # (B*S, T, 1, n)
+    def add_to_means(self, output, base, free):
+        """The output (B*S, T, ...) with base (B*S, T, n) added to its means.
+
+        free: (n,), 0 for the numbers of which base alone remains, else 1.
+        """
+        means = free * output[:, :, :1] + base[:, :, None]  # (B*S, T, 1, n)
         return torch.cat([means, output[:, :, 1:]], dim=2)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):
@@ -90,17 +93,18 @@ class Distance(Mse):
 
 
 class Mdn(Mse):
-    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2)
+    """mean over sequences of sum over time and slots of -log sum_k w_k N(mu; m_k, s_k^2)
 
-    A mixture density network (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures,
-    2 z_dim + 1): means, log-sigmas, and the log of w.
+    A mixture density network (Bishop 1994; Graves 2013, eqs 19-25), one for each slot. The output
+    of one is (mixtures, 2 n + 1): means, log-sigmas, and the log of w.
     """
 
     is_mean = False
     can_be_sampled = True
 
-    def __init__(self, mixtures):
+    def __init__(self, mixtures, slots):
         self.mixtures = mixtures
+        self.slots = slots
 
     def output_shape(self, z_dim):
         return self.mixtures, 2 * z_dim + 1
@@ -116,26 +120,33 @@ class Mdn(Mse):
         Weights are taken to the power 1/temperature, variances times temperature (Ha & Eck 2018,
         eq. 8), so that 0 gives the likeliest Gaussian's mean.
         """
+        output = self.by_slot(output)
         if temperature is None:
-            return mixture(output).mean[:, :, None]
-        gaussians = output[..., :-1]  # (B, T, K, 2z)
-        logits = output[..., -1]  # (B, T, K)
+            return mixture(output).mean.flatten(2)[:, :, None]
+        gaussians = output[..., :-1]  # (B, T, S, K, 2n)
+        logits = output[..., -1]  # (B, T, S, K)
         if temperature:
             logits = logits / temperature
         else:
             logits = logits.masked_fill(logits < logits.amax(-1, True), -1e9)
-        chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, 1, 1)
-        gaussian = gaussians.take_along_dim(chosen, dim=2)  # (B, T, 1, 2z)
+        chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, S, 1, 1)
+        gaussian = gaussians.take_along_dim(chosen, dim=3)[:, :, :, 0]  # (B, T, S, 2n)
         mean, log_sigma = gaussian.chunk(2, dim=-1)
-        return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
+        z = mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
+        return z.flatten(2)[:, :, None]  # (B, T, 1, z)
 
-    def add_to_means(self, output, base):
-        z_dim = base.shape[-1]
-        means = output[..., :z_dim] + base[:, :, None]  # (B, T, K, z)
-        return torch.cat([means, output[..., z_dim:]], dim=-1)
+    def by_slot(self, output):
+        """An output (B, T, K, S*(2n + 1)) as (B, T, S, K, 2n + 1)."""
+        return output.unflatten(-1, (self.slots, -1)).transpose(2, 3)
+
+    def add_to_means(self, output, base, free):
+        width = base.shape[-1]  # n
+        means = free * output[..., :width] + base[:, :, None]  # (B*S, T, K, n)
+        return torch.cat([means, output[..., width:]], dim=-1)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):
-        return -mixture(output).log_prob(mean).sum() / len(output)
+        mean = mean.unflatten(-1, (self.slots, -1))  # (B, T, S, n)
+        return -mixture(self.by_slot(output)).log_prob(mean).sum() / len(output)
 
 
 LOSSES = {"mse": Mse, "kl": Kl, "weighted": Weighted, "distance": Distance, "mdn": Mdn}

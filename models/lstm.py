@@ -64,7 +64,7 @@ class LatentLSTM(nn.Module):
         self.clip = clip
         self.free = free
         self.layout = layout_of(z_dim, slots, grid)
-        self.loss = LOSSES[loss](mixtures)
+        self.loss = LOSSES[loss](mixtures, slots or 1)
         self.residual = RESIDUALS[residual](self.layout, n_hid)
         self.rows = self.loss.rows
 
@@ -177,7 +177,7 @@ class LatentLSTM(nn.Module):
         output = self.project(hidden).float().unflatten(2, self.output_shape)
         if base is None:
             return output
-        return self.loss.add_to_means(self.residual.mask(output), base)
+        return self.loss.add_to_means(output, base, self.residual.free)
 
     def latent(self, output, temperature=None):
         """The predicted latents (B, T, rows, z_dim) that an output gives.

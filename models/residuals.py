@@ -18,6 +18,8 @@ class Nothing(nn.Module):
         super().__init__()
         self.layout = layout
         self.extra_inputs = 0  # numbers that the network reads beside a latent's
+        # Of each number, whether the network may change what is added, (n,).
+        self.register_buffer("free", torch.ones(layout.width), persistent=False)
 
     def start_from(self, means):
         """Set what begins with the data's own values; means (N, T, z_dim), of training windows."""
@@ -45,10 +47,6 @@ class Nothing(nn.Module):
         """
         return None, mean[:, -1:]
 
-    def mask(self, output):
-        """The output (B*S, T, ...), with zeros for the means that the network may not change."""
-        return output
-
 
 class First(Nothing):
     """The output is the difference from the last mean."""
@@ -74,15 +72,16 @@ class Second(Paced):
     Of what does not move (a slot's look) the last mean stays.
     """
 
+    def __init__(self, layout, n_hid):
+        super().__init__(layout, n_hid)
+        self.free = layout.moves
+
     def extra(self, mean, memory):
         return self.layout.moves * super().extra(mean, memory)
 
     def advance(self, mean, memory, hidden):
         step = self.layout.moves * last_steps(mean, memory)
         return mean + step, mean[:, -1:]
-
-    def mask(self, output):
-        return self.layout.only_moving(output)
 
 
 class Bounce(Nothing):
@@ -91,7 +90,7 @@ class Bounce(Nothing):
     The network steers a filter. Of each axis, p and v are the place and the velocity that were
     expected of the latent that is read, and o is the place that it has:
 
-        e = o - p                                   in free running 0
+        e = o - p
         p' = p + k_p e + d_p
         v' = v + k_v e + d_v
         q = p' + v'
@@ -99,15 +98,17 @@ class Bounce(Nothing):
         p = q - hit (a (q - stop) + b v')
         v = v' - 2 hit v'
 
-    and p is the next place. The network's are d_p, d_v, and what is added to the logits of k_p and
-    k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and 6 / (n (n + 1)) at the n-th
-    place read: p and v are then the least-squares line through all.
+    The next place is p and what the network adds to it. In free running that is e; with a mixture,
+    the direction after a wall is drawn there. The network's are also d_p, d_v, and what is added to
+    the logits of k_p and k_v. Without it these are the gains 2 (2n - 1) / (n (n + 1)) and
+    6 / (n (n + 1)) at the n-th place read: p and v are then the least-squares line through all.
 
     Learned are a, b, and of each axis the two walls where it turns and the two where it stops, and
-    how a look shifts them: (a, b) is (1, 0) if a wall stops an object for one frame, (2, 0) if it
-    mirrors its path, (0, 2) if it turns a frame before the wall. Half a hit would stop an object
-    for good, so a hit is 0 or 1; the walls have the gradient of a sigmoid (straight-through,
-    Bengio et al. 2013). q has none of it: through several hits it would explode.
+    how a look shifts them. All begin as the training places have them. (a, b) is (1, 0) if a wall
+    stops an object for one frame, (2, 0) if it mirrors its path, (0, 2) if it turns a frame before
+    the wall. Half a hit would stop an object for good, so a hit is 0 or 1; the walls have the
+    gradient of a sigmoid (straight-through, Bengio et al. 2013). q has none of it: through several
+    hits it would explode.
     """
 
     CONTROLS = 4  # k_p, k_v, d_p, d_v
@@ -121,6 +122,7 @@ class Bounce(Nothing):
 
     def __init__(self, layout, n_hid):
         super().__init__(layout, n_hid)
+        self.free = layout.moves
         self.extra_inputs = 5 * 2  # e, v, the last hit, the distances to two walls
         self.head = nn.Linear(n_hid, self.CONTROLS * 2)
         nn.init.xavier_uniform_(self.head.weight, gain=layout.initial_scale)
@@ -146,6 +148,7 @@ class Bounce(Nothing):
 
         place = places[:, 1:-1]
         velocity = place - places[:, :-2]
+        step = places[:, 2:] - place
         wall = torch.where(velocity < 0, *walls)
         beyond = place + velocity - wall
         # An object at the wall already has been stopped there: its last step is no velocity.
@@ -153,8 +156,8 @@ class Bounce(Nothing):
         hit &= (wall - place) * velocity.sign() > self.PIXEL
         seen = torch.stack([beyond[hit], velocity[hit]], dim=1)  # (hits, 2)
         if len(seen) > len(self.rebound):
-            rebound = torch.linalg.lstsq(seen, (place + velocity - places[:, 2:])[hit, None]).solution[:, 0]
-            self.rebound.copy_(rebound)
+            fitted = torch.linalg.lstsq(seen, (velocity - step)[hit, None])
+            self.rebound.copy_(fitted.solution[:, 0])
 
     def pieces(self, latents):
         """One step each: what is expected of a latent depends on what the network put out."""
@@ -212,11 +215,6 @@ class Bounce(Nothing):
         place = place - hit * (a * (place - stop) + b * velocity)
         velocity = velocity - 2 * hit * velocity
         return place, velocity, hit
-
-    def mask(self, output):
-        """None: the network changes the next place by what it does to the filter."""
-        output[:, :, 0] = 0  # (B*S, T, n)
-        return output
 
 
 RESIDUALS = {"none": Nothing, "first": First, "paced": Paced, "second": Second, "bounce": Bounce}

@@ -6,39 +6,48 @@ A look is a few numbers, and loses detail. The frames that were fed in have it.
 import torch
 
 HIDDEN = 0.08  # brightness that others draw at a pixel, from which on it tells little of an object
-TRUST = 1.0  # frames that the decoder's glyph is worth
 STEPS = 8  # of conjugate gradients
 TINY = 1e-12  # where nothing is left to explain
 
 
-@torch.no_grad()
-def glyphs_seen(vae, frames, latents):
-    """The picture (V, S, size, size) of each object, in [0, 1], that explains the frames best.
+class SeenObjects:
+    """The objects of V videos as frames showed them, to be drawn where latents have them.
 
     vae: a `SlotVAE`; frames: (V, T, 1, height, width) in [0, 1]; latents: (V, T, z_dim), the means
-    of their latents. An object's picture g minimises
+    of their latents. The picture g (size, size) of each object minimises
 
         sum_t w_t |x_t - D_t g|^2 + |g - glyph|^2,    w_t = exp(-(o_t / 0.08)^2)
 
-    over g, where x_t is the frame, D_t pastes g where the object is, o_t is what the others draw,
-    and glyph is what the decoder makes of the last look.
+    where x_t is a frame, D_t pastes g where the object is, o_t is what the others draw, and glyph
+    is what the decoder makes of the last look.
     """
-    looks, z_where = vae.what_and_where(latents)  # (V, T, S, W), (V, T, S, 2)
-    glyphs = vae.glyph(looks[:, -1])  # (V, S, size, size)
-    down, across = vae.interpolation(z_where, vae.offsets)  # (V, T, S, height, size)
-    drawn = down @ glyphs[:, None] @ across.mT  # (V, T, S, height, width)
-    others = vae.overlay_others(drawn.flatten(0, 1)).view_as(drawn)
-    weight = torch.exp(-((others / HIDDEN) ** 2))
 
-    def gather(pictures):
-        """sum_t D_t^T w_t of pictures (V, T, S, height, width)."""
-        return (down.mT @ (weight * pictures) @ across).sum(1)  # (V, S, size, size)
+    def __init__(self, vae, frames, latents):
+        self.vae = vae
+        looks, places = vae.split(latents)  # (V, T, S, W), (V, T, S, 2)
+        glyphs = vae.glyph(looks[:, -1])  # (V, S, size, size)
+        self.middle = vae.centre_of_mass(glyphs)[:, None]  # (V, 1, S, 2)
+        down, across = vae.interpolation(places - self.middle, vae.offsets)
+        drawn = down @ glyphs[:, None] @ across.mT  # (V, T, S, height, width)
+        others = vae.overlay_others(drawn.flatten(0, 1)).view_as(drawn)
+        weight = torch.exp(-((others / HIDDEN) ** 2))
 
-    def apply(g):
-        return gather(down @ g[:, None] @ across.mT) + TRUST * g
+        def gather(pictures):
+            """sum_t D_t^T w_t of pictures (V, T, S, height, width)."""
+            return (down.mT @ (weight * pictures) @ across).sum(1)  # (V, S, size, size)
 
-    change = conjugate_gradients(apply, gather(frames - drawn))
-    return (glyphs + change).clamp(0, 1)
+        def apply(g):
+            return gather(down @ g[:, None] @ across.mT) + g
+
+        change = conjugate_gradients(apply, gather(frames - drawn))
+        self.glyphs = (glyphs + change).clamp(0, 1)
+
+    def draw(self, latents):
+        """Frames (V, T, 1, height, width) of latents (V, T, z_dim), whose looks are not used."""
+        _, places = self.vae.split(latents)
+        drawn = self.vae.paste(self.glyphs[:, None], places - self.middle)
+        frames = self.vae.overlay(drawn.flatten(0, 1))  # (V*T, height, width)
+        return frames.view(*latents.shape[:2], 1, *frames.shape[1:])
 
 
 def conjugate_gradients(apply, target):

@@ -229,6 +229,10 @@ class SlotVAE(nn.Module):
         """Rows and columns, in pixels, of z_where (..., 2)."""
         return z_where * self.half_frame + self.half_frame - 0.5
 
+    def from_pixels(self, pixels):
+        """What `to_pixels` is given, of what it returns."""
+        return (pixels + 0.5 - self.half_frame) / self.half_frame
+
     def interpolation(self, z_where, offsets):
         """How much of each pixel lies at offsets (m,), px, from z_where (..., 2), down and across.
 

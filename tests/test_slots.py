@@ -210,7 +210,7 @@ def test_known_objects_are_found_again(combine):
     with torch.no_grad():
         frame = model.overlay(model.draw(z_what, z_where))
         away = z_where + torch.tensor([[1.0, -0.5], [-0.5, 1.0], [0.5, 0.5]]) / model.half_frame
-        again = model.refine(frame, z_what, away, steps=8)
+        again = model.refine(frame, model.glyph(z_what), away, steps=8)
     torch.testing.assert_close(again, z_where, atol=0.05 / 24, rtol=0)
 
 

@@ -13,6 +13,7 @@ from models.cae import CAE, Deconvoluter
 from models.codec import ByFeatures, Codec, Direct, unit_scale
 from models.film import FilmPredictor
 from models.lstm import LatentLSTM
+from models.seen import SeenObjects
 from models.slots import SlotVAE
 from models.vae import VAE, VCAE
 from runtime import files
@@ -138,6 +139,15 @@ class Trained:
         latents = encode(self.codec, context)
         last = context.shape[1] - 1  # what comes before is not looked at
         return self.paint(to_uint8(context), latents, future.shape[1], last).numpy()
+
+    @torch.no_grad()
+    def predict_seen(self, context, future):
+        """With slots: objects drawn as the context showed them, where they are predicted."""
+        latents = encode(self.codec, context)  # (V, T, 2, z)
+        frames = torch.from_numpy(context).to(self.codec.device)
+        objects = SeenObjects(self.codec.networks.vae, frames, latents[:, :, 0])
+        steps = future.shape[1]
+        return objects.draw(self.lstm.rollout(latents, steps)[:, -steps:]).cpu().numpy()
 
     def predict_restored(self, context, future):
         predicted, reconstructed = self.rollout(to_uint8(context), future.shape[1])
