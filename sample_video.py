@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from data.hdf5 import SPLITS, Frames
 from data.pictures import save_comparison, save_plain
-from evaluation.baselines import restore
 from models.codec import unit_scale
 from runtime import cli, files, limits
 from runtime.device import choose_device, fast_bfloat16
@@ -38,7 +37,8 @@ def flags():
     add("--plain", action=cli.Switch, default=False, help=plain)
     temperature = "of samples of --loss mdn; if not given: its mean"
     add("--temperature", type=limits.real(0), help=temperature)
-    restored = "add what the codec loses of the last true frame"
+    restored = """undo what the codec loses: add its loss of the last true frame; slots: draw
+        objects as they were seen"""
     add("--restore", action=cli.Switch, default=False, help=restored)
     fps = "frames per second (a GIF shows at most 50); if not given: as the data says"
     add("--fps", type=limits.real(0, 1000, above=True), help=fps)
@@ -66,9 +66,9 @@ def main(args):
     truth = read_videos(frames, chosen, model.skip, length + args.horizon)
     context = torch.stack([video[:length] for video in truth])  # (V, T, C, H, W)
     amp = fast_bfloat16(device) if args.amp is None else args.amp
-    predicted, reconstructed = model.rollout(context, args.horizon, args.temperature, amp)
-    if args.restore:
-        predicted = restore(predicted, unit_scale(context), reconstructed)
+    predicted, reconstructed = model.rollout(
+        context, args.horizon, args.temperature, amp, args.restore
+    )
 
     fps = max(args.fps or frames.attributes["frame_rate"] / model.skip, SLOWEST)
     videos = zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True)

@@ -154,9 +154,9 @@ class Bounce(Nothing):
         # An object at the wall already has been stopped there: its last step is no velocity.
         hit = beyond * velocity.sign() > self.PIXEL
         hit &= (wall - place) * velocity.sign() > self.PIXEL
-        seen = torch.stack([beyond[hit], velocity[hit]], dim=1)  # (hits, 2)
-        if len(seen) > len(self.rebound):
-            fitted = torch.linalg.lstsq(seen, (velocity - step)[hit, None])
+        cases = torch.stack([beyond[hit], velocity[hit]], dim=1)  # (hits, 2)
+        if len(cases) > len(self.rebound):
+            fitted = torch.linalg.lstsq(cases, (velocity - step)[hit, None])
             self.rebound.copy_(fitted.solution[:, 0])
 
     def pieces(self, latents):

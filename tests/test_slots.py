@@ -361,7 +361,7 @@ def test_bounce_through_the_stages(slotted, tmp_path):
         checkpoint.load(tmp_path / name / "last.pt", LatentLSTM) for name in ("unbroken", "broken")
     ]
     assert checkpoint.identity(ends[0]) == checkpoint.identity(ends[1])
-    low, high = ends[0]["model"]["residual.turn"]
+    low, high = ends[0]["model"]["residual.walls"]
     assert (low > -1).all()  # of an untrained detector places are near the middle
     assert (high < 1).all()
 

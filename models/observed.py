@@ -10,7 +10,7 @@ STEPS = 8  # of conjugate gradients
 TINY = 1e-12  # where nothing is left to explain
 
 
-class SeenObjects:
+class ObservedObjects:
     """The objects of V videos as frames showed them, to be drawn where latents have them.
 
     vae: a `SlotVAE`; frames: (V, T, 1, height, width) in [0, 1]; latents: (V, T, z_dim), the means
