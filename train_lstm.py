@@ -110,10 +110,12 @@ def settle_loss(args, slots, grid):
     """Take up --kl_loss. Raises UserError if the loss does not go with the latents."""
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
-    if slots or grid:
-        latents = f"latents with {'slots' if slots else 'a grid'}, which {args.data_file} has"
-        if args.loss == "mdn" or args.diffs:
-            raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+    if grid and (args.loss == "mdn" or args.diffs):
+        latents = f"latents with a grid, which {args.data_file} has"
+        raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+    if slots and args.diffs:
+        latents = f"latents with slots, which {args.data_file} has"
+        raise UserError(f"--diffs does not take {latents}: leave it out")
     if args.loss == "distance" and not slots:
         latents = f"latents without slots, which {args.data_file} has"
         raise UserError(f"--loss distance does not take {latents}: take --loss weighted")

@@ -178,3 +178,29 @@ def test_it_is_of_slots():
 
 def test_all_physics_are_here():
     assert WALLS.keys() == set(PHYSICS) - {"svg-stochastic"}, "there a new velocity is drawn"
+
+
+def test_a_mixture_draws_a_direction_for_each_slot():
+    """Samples of two slots differ, and each goes on from what was drawn."""
+    lstm = new_lstm(loss="mdn", mixtures=3)
+    latents = to_latents(torch.rand(4, 6, 2, 2) * SIZE)
+    torch.manual_seed(0)
+    one, two = (lstm.rollout(latents, 3, temperature=1.0)[:, 6:] for _ in range(2))
+    assert (one - two).unflatten(-1, (2, 5)).abs().amin((0, 1)).min() > 0
+    mean = lstm.rollout(latents, 3)
+    looks = mean.unflatten(-1, (2, 5))[..., :3]
+    torch.testing.assert_close(looks[:, 6], latents[:, 5, 0].unflatten(-1, (2, 5))[..., :3])
+    lstm.train()
+    lstm(latents)["loss"].backward()
+    assert lstm.residual.head.weight.grad.any()
+
+
+def test_the_mixture_of_slots_is_one_for_each():
+    """-log p of two slots is the sum of each slot's own."""
+    torch.manual_seed(0)
+    both = new_lstm(loss="mdn", mixtures=3)
+    one = LatentLSTM(**both.config | {"z_dim": 5, "slots": 1}).eval()
+    one.load_state_dict(both.state_dict())
+    latents = to_latents(torch.rand(4, 6, 2, 2) * SIZE)
+    apart = [one(slot)["loss"] for slot in latents.split(5, dim=-1)]
+    torch.testing.assert_close(both(latents)["loss"], sum(apart))
