@@ -17,7 +17,6 @@ class Nothing(nn.Module):
     def __init__(self, layout, n_hid):
         super().__init__()
         self.layout = layout
-        self.extra_inputs = 0  # numbers that the network reads beside a latent's
         # Of each number, whether the network may change what is added, (n,).
         self.register_buffer("free", torch.ones(layout.width), persistent=False)
 
@@ -32,17 +31,21 @@ class Nothing(nn.Module):
         """The memory before the first of the means (B*S, T, n). Nothing has moved yet."""
         return mean[:, :1]  # (B*S, 1, n)
 
-    def extra(self, mean, memory):
-        """What the network reads beside the latents (B*S, T, extra_inputs), or None.
+    def numbers_read(self, rows):
+        """How many numbers `inputs` has of each latent, of which `rows` rows are read."""
+        return rows * self.layout.width
 
-        mean: (B*S, T, n), the latents' means; memory: from before the first of them.
+    def inputs(self, latents, memory):
+        """What the network reads (B*S, T, numbers_read) of latents (B*S, T, rows, n).
+
+        memory: from before the first of them.
         """
-        return None
+        return latents.flatten(2)  # (B*S, T, rows*n)
 
     def advance(self, mean, memory, hidden):
         """What is added to the means that the network puts out, and the memory after the last.
 
-        hidden: (B*S, T, n_hid), what the network made of mean and `extra`. What is added is
+        hidden: (B*S, T, n_hid), what the network made of `inputs`. What is added is
         (B*S, T, n), or None for nothing.
         """
         return None, mean[:, -1:]
@@ -58,12 +61,13 @@ class First(Nothing):
 class Paced(First):
     """As `First`; the last step is read, too."""
 
-    def __init__(self, layout, n_hid):
-        super().__init__(layout, n_hid)
-        self.extra_inputs = layout.width
+    def numbers_read(self, rows):
+        return (rows + 1) * self.layout.width
 
-    def extra(self, mean, memory):
-        return self.layout.speed_scale * last_steps(mean, memory)
+    def inputs(self, latents, memory):
+        step = last_steps(latents[:, :, 0], memory)
+        step = self.layout.speed_scale * self.free * step
+        return torch.cat([latents.flatten(2), step], dim=2)
 
 
 class Second(Paced):
@@ -75,9 +79,6 @@ class Second(Paced):
     def __init__(self, layout, n_hid):
         super().__init__(layout, n_hid)
         self.free = layout.moves
-
-    def extra(self, mean, memory):
-        return self.layout.moves * super().extra(mean, memory)
 
     def advance(self, mean, memory, hidden):
         step = self.layout.moves * last_steps(mean, memory)
@@ -123,7 +124,6 @@ class Bounce(Nothing):
     def __init__(self, layout, n_hid):
         super().__init__(layout, n_hid)
         self.free = layout.moves
-        self.extra_inputs = 5 * 2  # e, v, the last hit, the distances to two walls
         self.head = nn.Linear(n_hid, self.CONTROLS * 2)
         nn.init.xavier_uniform_(self.head.weight, gain=layout.initial_scale)
         nn.init.zeros_(self.head.bias)
@@ -170,18 +170,22 @@ class Bounce(Nothing):
         count = torch.ones_like(place[..., :1])
         return place, still, still, count
 
-    def extra(self, mean, memory):
+    def numbers_read(self, rows):
+        return 5 * 2
+
+    def inputs(self, latents, memory):
+        """Of both axes e, v, the last hit and the distances to the walls. Looks do not matter."""
         place, velocity, hit, _ = memory
         low, high = self.walls
-        observed = self.layout.place(mean)
-        extra = [
+        observed = self.layout.place(latents[:, :, 0])
+        inputs = [
             (observed - place) / self.PIXEL,
             self.layout.speed_scale * velocity,
             hit,
             self.WALL_SCALE * (observed - low),
             self.WALL_SCALE * (high - observed),
         ]
-        return torch.cat(extra, dim=2)  # (B*S, 1, 10)
+        return torch.cat(inputs, dim=2)  # (B*S, 1, 10)
 
     def advance(self, mean, memory, hidden):
         place, velocity, _, n = memory
