@@ -349,33 +349,49 @@ class SlotVAE(nn.Module):
         1. Extrapolate: each place moves on at its last speed.
         2. Detect and match: the places in the frame's own latent, its slots in the order that fits
            the extrapolated places and the looks so far.
-        3. Combine: each slot is where 1 or where 2 has it. Of the 2^S combinations the one is kept
-           that draws the frame with the least squared error.
-        4. Refine: Gauss-Newton steps lead from it to places that draw the frame better.
-        5. Average looks: the look is read again at that place, and z_what is the mean of all looks
+        3. Locate: each slot is where 1 or where 2 has it. Of the 2^S combinations the one that
+           draws the frame best is refined.
+        4. Average looks: the look is read again at that place, and z_what is the mean of all looks
            read so far, because objects keep theirs.
+
+        Then back to the first frame, with the last looks: each slot is where it was located, or
+        where the places after it lead. Where objects overlap at first, only later frames tell them
+        apart. So the latents of a video are those of all of it.
         """
         z_what, place = self.split(latents[:, 0, 0])
-        place_before = place
-        followed = [latents[:, 0]]
+        places = [place]
+        log_sigmas = [latents[:, 0, 1]]
         for t in range(1, latents.shape[1]):
             x = frames[:, t, 0]
-            extrapolated = (2 * place - place_before).clamp(-MAX_WHERE, MAX_WHERE)
-            matched = match_slots(latents[:, t], z_what, extrapolated)
-            _, detected = self.split(matched[:, 0])
-            glyphs = self.glyph(z_what)
-            middle = self.centre_of_mass(glyphs)
-            starts = [start - middle for start in combinations(extrapolated, detected)]
-            start = self.best(x, glyphs, starts)
-            refined = self.refine(x, glyphs, start)
-            z_where = self.best(x, glyphs, [start, refined])
-            others = self.overlay_others(self.paste(glyphs, z_where))
-            look, _, log_sigma = self.correct(x, z_what, z_where, others)
+            extrapolated = extrapolate(*places[-2:])
+            detected = match_slots(latents[:, t], z_what, extrapolated)
+            places.append(self.locate(x, z_what, extrapolated, detected))
+            look, log_sigma = self.read_look(x, z_what, places[-1])
             z_what = z_what + (look - z_what) / (t + 1)
-            followed.append(self.to_latents(z_what, z_where, log_sigma))
-            place_before = place
-            _, place = self.split(followed[-1][:, 0])
-        return torch.stack(followed, 1)
+            log_sigmas.append(log_sigma)
+        for t in reversed(range(latents.shape[1] - 1)):
+            extrapolated = extrapolate(*reversed(places[t + 1 : t + 3]))
+            places[t] = self.locate(frames[:, t, 0], z_what, extrapolated, places[t])
+        means = [torch.cat([z_what, place], -1).flatten(1) for place in places]
+        return torch.stack([torch.stack(means, 1), torch.stack(log_sigmas, 1)], 2)
+
+    def locate(self, x, z_what, *guesses):
+        """The places (V, S, 2) of objects in frames x (V, height, width), refined from guesses."""
+        glyphs = self.glyph(z_what)
+        middle = self.centre_of_mass(glyphs)
+        starts = [guess - middle for guess in combinations(*guesses)]
+        start = self.best(x, glyphs, starts)
+        refined = self.refine(x, glyphs, start)
+        return self.best(x, glyphs, [start, refined]) + middle
+
+    def read_look(self, x, z_what, place):
+        """z_what and its log-sigma (V, z_dim), as frames x show objects at place (V, S, 2)."""
+        glyphs = self.glyph(z_what)
+        z_where = place - self.centre_of_mass(glyphs)
+        others = self.overlay_others(self.paste(glyphs, z_where))
+        look, _, log_sigma = self.correct(x, z_what, z_where, others)
+        log_sigma_where = torch.full_like(z_where, LOG_SIGMA_WHERE)
+        return look, torch.cat([log_sigma, log_sigma_where], -1).flatten(1)
 
     def best(self, x, glyphs, candidates):
         """For each frame x (n, height, width) the candidate, each (n, S, 2), that draws it best."""
@@ -443,16 +459,22 @@ def combinations(*options):
     return [torch.stack(chosen, 1) for chosen in itertools.product(*per_slot)]
 
 
-def match_slots(latents, z_what, place):
-    """Latents (V, 2, z_dim), slots in the order that is nearest to z_what and place (V, S, ...).
+def extrapolate(*places):
+    """The next place (V, S, 2) after one, which stays, or two, at their speed."""
+    return (2 * places[-1] - places[0]).clamp(-MAX_WHERE, MAX_WHERE)
 
-    The distance is sum (place - its)^2 + 0.003 sum (z_what - its)^2.
+
+def match_slots(latents, z_what, place):
+    """Of latents (V, 2, z_dim) the places (V, S, 2) of z_what (V, S, W), which are near `place`.
+
+    Slots are taken in the order that has the least sum (place - its)^2 + 0.003 sum (z_what -
+    its)^2.
     """
     count = z_what.shape[1]
-    slots = latents.unflatten(-1, (count, -1))  # (V, 2, S, W + 2)
+    slots = latents[:, 0].unflatten(-1, (count, -1))  # (V, S, W + 2)
     orders = torch.tensor(list(itertools.permutations(range(count))), device=latents.device)
-    means = slots[:, 0, orders]  # (V, orders, S, W + 2)
-    cost = (means[..., -2:] - place[:, None]).square().sum((2, 3))  # (V, orders)
-    cost += LOOK_WEIGHT * (means[..., :-2] - z_what[:, None]).square().sum((2, 3))
-    nearest = orders[cost.argmin(1)]  # (V, S)
-    return slots.take_along_dim(nearest[:, None, :, None], dim=2).flatten(2)
+    slots = slots[:, orders]  # (V, orders, S, W + 2)
+    cost = (slots[..., -2:] - place[:, None]).square().sum((2, 3))  # (V, orders)
+    cost += LOOK_WEIGHT * (slots[..., :-2] - z_what[:, None]).square().sum((2, 3))
+    nearest = cost.argmin(1)[:, None, None, None]  # (V, 1, 1, 1)
+    return slots[..., -2:].take_along_dim(nearest, dim=1)[:, 0]

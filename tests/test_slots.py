@@ -89,14 +89,11 @@ def test_slots_are_put_in_the_order_expected(slots, told_by):
     if told_by == "place":
         z_what[:] = z_what[:, :1]
     else:
-        z_where[:] = z_where[:, :1]
-    means = torch.cat([z_what, z_where], -1)
-    latents = torch.stack(
-        [means, -torch.rand_like(means)], 1
-    )  # every slot has deviations of its own
-    mixed = latents[:, :, torch.arange(slots).roll(1)]
-    ordered = match_slots(mixed.flatten(2), z_what + 0.1 * torch.randn_like(z_what), z_where + 0.01)
-    torch.testing.assert_close(ordered, latents.flatten(2))
+        z_where = z_where[:, :1] + 0.001 * torch.randn_like(z_where)
+    means = torch.cat([z_what, z_where], -1)[:, torch.arange(slots).roll(1)]
+    mixed = torch.stack([means, means], 1).flatten(2)  # (V, 2, z_dim)
+    z_what += 0.1 * torch.randn_like(z_what)
+    torch.testing.assert_close(match_slots(mixed, z_what, z_where + 0.01), z_where)
 
 
 class Sloppy(SlotVAE):
@@ -215,7 +212,7 @@ def test_known_objects_are_found_again(combine):
 
 
 def test_looks_become_the_mean_of_those_read():
-    """What is corrected at each frame of one that does not move: (1 + 2 + 3) / 3 in the end."""
+    """What is corrected at each frame of one that does not move: (1 + 2 + 3) / 3, in all frames."""
 
     class Counting(SlotVAE):
         def correct(self, x, z_what, z_where, others):
@@ -226,7 +223,7 @@ def test_looks_become_the_mean_of_those_read():
     model.looks_read = 1.0
     still = model.to_latents(torch.ones(3, 1, 4), torch.zeros(3, 1, 2), torch.zeros(3, 1, 4))
     followed = model.follow(still[None], model.decode(still[:, 0])[None])[0]
-    torch.testing.assert_close(followed[:, 0, 0], torch.tensor([1.0, 1.5, 2.0]))
+    torch.testing.assert_close(followed[:, 0, 0], torch.full((3,), 2.0))
 
 
 def test_the_lstm_treats_slots_alike():

@@ -147,7 +147,12 @@ class Trained:
     def predict(self, context, future):
         latents = encode(self.codec, context)
         last = context.shape[1] - 1  # what comes before is not looked at
-        return self.paint(to_uint8(context), latents, future.shape[1], last).numpy()
+        predicted = self.paint(to_uint8(context), latents, future.shape[1], last)
+        if self.codec.follow and last:
+            # A video's slots are found in all of its frames: here the last one must not be known.
+            known = context[:, :-1]
+            predicted[:, :1] = self.paint(to_uint8(known), encode(self.codec, known), 1, last)
+        return predicted.numpy()
 
     def predict_restored(self, context, future):
         steps = future.shape[1]
