@@ -64,7 +64,7 @@ class LatentLSTM(nn.Module):
         self.clip = clip
         self.free = free
         self.layout = layout_of(z_dim, slots, grid)
-        self.loss = LOSSES[loss](mixtures, slots or 1)
+        self.loss = LOSSES[loss](mixtures, self.layout)
         self.residual = RESIDUALS[residual](self.layout, n_hid)
         self.rows = self.loss.rows
 
