@@ -154,9 +154,9 @@ class Bounce(Nothing):
         # An object at the wall already has been stopped there: its last step is no velocity.
         hit = beyond * velocity.sign() > self.PIXEL
         hit &= (wall - place) * velocity.sign() > self.PIXEL
-        cases = torch.stack([beyond[hit], velocity[hit]], dim=1)  # (hits, 2)
+        cases = torch.stack([beyond[hit], velocity[hit]], dim=1).double()  # (hits, 2)
         if len(cases) > len(self.rebound):
-            fitted = torch.linalg.lstsq(cases, (velocity - step)[hit, None])
+            fitted = torch.linalg.lstsq(cases, (velocity - step)[hit, None].double())
             self.rebound.copy_(fitted.solution[:, 0])
 
     def pieces(self, latents):
