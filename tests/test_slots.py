@@ -521,3 +521,20 @@ def test_slots_sizes_and_combination_come_from_the_file(
     run(train_vcae, *flags, "--num_epochs", 1, "--n_hid", 16, "--amp")
     config = checkpoint.load(tmp_path / "vcae" / "best.pt", SlotVAE)["config"]
     assert (config["slots"], config["size"], config["combine"]) == (digits, size, combine)
+
+
+@torch.no_grad()
+def test_later_frames_tell_early_overlaps_apart():
+    """At first both objects are taken to be at one place; they part, and were apart all along."""
+    torch.manual_seed(0)
+    model = Sloppy((1, 48, 48), z_dim=12, slots=2, size=10, n_hid=16).eval()
+    time = torch.arange(8.0)[:, None]
+    one = torch.cat([0.06 * time - 0.05, 0.02 * time], 1)  # (T, 2)
+    two = torch.cat([0.05 - 0.06 * time, 0.15 - 0.02 * time], 1)
+    z_where = torch.stack([one, two], 1)  # (T, S, 2)
+    z_what = 3 * torch.randn(2, 4).expand(8, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
+    found = true.clone()
+    found[0, :, 10:] = found[0, :, 4:6]
+    followed = model.follow(found[None], model.decode(true[:, 0])[None])[0]
+    torch.testing.assert_close(followed[:, 0], true[:, 0], rtol=0, atol=0.01)
