@@ -151,9 +151,10 @@ class Bounce(Nothing):
         step = places[:, 2:] - place
         wall = torch.where(velocity < 0, *walls)
         beyond = place + velocity - wall
-        # An object at the wall already has been stopped there: its last step is no velocity.
+        # An object at the wall already has been stopped there: its last step is no velocity. Walls
+        # are a pixel further out for some looks.
         hit = beyond * velocity.sign() > self.PIXEL
-        hit &= (wall - place) * velocity.sign() > self.PIXEL
+        hit &= (wall - place) * velocity.sign() > 2 * self.PIXEL
         cases = torch.stack([beyond[hit], velocity[hit]], dim=1).double()  # (hits, 2)
         if len(cases) > len(self.rebound):
             fitted = torch.linalg.lstsq(cases, (velocity - step)[hit, None].double())
