@@ -7,7 +7,8 @@ python=python3
 if ! unmet=$(python3 -m runtime.requirements 2>&1); then
     python=.venv/bin/python
     if [ -n "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ]; then
-        echo "The active environment does not meet requirements.txt, .venv is used: ${unmet##*$'\n'}" >&2
+        echo "The active environment does not meet requirements.txt: ${unmet##*$'\n'}. Now .venv is used;" \
+            "pip install -r requirements.txt, and yours will be." >&2
     fi
     ./install.sh
 fi
