@@ -1,10 +1,29 @@
 #!/usr/bin/env bash
+# ./demo.sh quick: predictions by the networks in pretrained/, in less than a minute; nothing is trained.
 # Every stage, from nothing to predicted video: ./demo.sh (one bouncing digit, packaged digits) or ./demo.sh movie
 # (packaged clips of a film). Run again, it skips what is finished and resumes what is not.
 set -euo pipefail
 which=${1:-mnist}
-case $which in mnist | movie) ;; *) echo "usage: ./demo.sh [mnist|movie]" >&2 && exit 2 ;; esac
+case $which in quick | mnist | movie) ;; *) echo "usage: ./demo.sh [quick|mnist|movie]" >&2 && exit 2 ;; esac
 source "$(dirname "$0")/recipes/stage.sh"
+
+quick() {
+    local pictures=picture_output/quick
+    echo "1/3 one bouncing digit"
+    continue_digits vector $pictures/one_digit
+    echo "2/3 two bouncing digits, each with its own part of the latent"
+    continue_digits slots $pictures/two_digits --nums_per_image 2 --physics srivastava
+    echo "3/3 a gesture and a scene of an animation, which no network was trained on"
+    $python sample_video.py --film data/gestures/night.mkv --start 0 --dest $pictures
+    $python sample_video.py --film data/big_buck_bunny/opening.mp4 --start 5 --dest $pictures
+    echo "Look at the GIFs in $pictures (left: ground truth, right: prediction; red: no more frames are fed in)."
+}
+
+continue_digits() { # NETWORKS FOLDER FLAGS...: make a few test videos, and predict how they go on
+    local frames=data/quick_$1.hdf5
+    [ -e $frames ] || $python moving_mnist.py --dest $frames --mnist sample --seqs 4 --split 0/0/100 "${@:3}"
+    $python sample_video.py --model pretrained/$1/lstm.pt --data_file $frames --context 10 --horizon 20 --dest $2
+}
 
 mnist() {
     local frames=data/demo.hdf5 vcae=runs/demo_vcae lstm=runs/demo_lstm pictures=picture_output/demo

@@ -50,7 +50,7 @@ def flags():
 def main(args):
     models = load_models(args)
     measures, fvd = load_networks(args)
-    data_file = args.data_file or models[0].data_file
+    data_file = args.data_file or models[0].own_frames()
     frames, corners, data, films = read_videos(data_file, models, args)
     if fvd and len(frames) == 1:
         raise UserError("--i3d compares sets of videos, and there is one: raise --n, or take more")
@@ -151,16 +151,20 @@ def read_videos(data_file, models, args):
 
 
 def read_known(data_file, models):
-    """Some frames of the training set, (N, channels, height, width) uint8."""
-    if models:
-        train = Frames(models[0].data_file, "train", models[0].codec.frame_shape[1:])
-    elif Path(data_file).suffix == ".npy":
+    """Some frames of the training set, (N, channels, height, width) uint8.
+
+    It is the first model's or, if that is not there, the data file's own.
+    """
+    source = models[0].data_file if models else data_file
+    if not Path(source).exists() and Path(data_file).suffix != ".npy":
+        print(f"{source} is not there: training frames are those of {data_file}")
+        source = data_file
+    if Path(source).suffix == ".npy":
         raise UserError(
             f"{data_file} has no training frames to compare with: give --model, which knows its own"
         )
-    else:
-        train = Frames(data_file, "train")
-    return train.evenly_spaced(KNOWN).numpy()
+    crop = models[0].codec.frame_shape[1:] if models else None
+    return Frames(source, "train", crop).evenly_spaced(KNOWN).numpy()
 
 
 if __name__ == "__main__":

@@ -1,35 +1,41 @@
-"""Render held-out videos beside the LSTM's prediction: fed true frames, then its own output."""
+"""Render held-out videos, or a film, beside what is predicted from their first frames."""
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.hdf5 import SPLITS, Frames
+from data.hdf5 import SPLITS
 from data.pictures import save_comparison, save_plain
-from models.codec import unit_scale
+from evaluation.shown import FILM_CONTEXT, MAX_CONTEXT, of_film, of_split, open_frames
+from evaluation.tables import print_errors
 from runtime import cli, files, limits
 from runtime.device import choose_device, fast_bfloat16
 from runtime.errors import UserError
 from training.trained import Trained
 
-MAX_CONTEXT = 30  # frames fed in, if --context is not given
-REPORTED = 10  # free-running frames whose error is printed
+PRETRAINED = Path(__file__).parent / "pretrained" / "film" / "lstm.pt"
+HORIZON = 30  # frames predicted, if --horizon is not given
+FILM_HORIZON = 10  # the same of --film: as far ahead as the pretrained networks were trained
 SLOWEST = 0.01  # frames per second: a GIF knows no longer delays
 
 
 def flags():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    model = "checkpoint of train_lstm.py or, of a film, train_jointly.py; names codec and frames"
-    add("--model", default="runs/lstm/best.pt", help=model)
+    model = """checkpoint of train_lstm.py or, of a film, train_jointly.py; names codec and frames;
+        if not given: runs/lstm/best.pt, or with --film pretrained/film/lstm.pt"""
+    add("--model", help=model)
     add("--data_file", help="frames; if not given: those the model was trained on")
     add("--split", choices=SPLITS, default="test", help="where the videos are from")
-    context = f"frames fed in; if not given: half of the median video, at most {MAX_CONTEXT}"
+    add("--film", help="a film, animation or folder of pictures to continue, instead of frames")
+    start = "second of --film to begin at; if not given: its last frames are fed in"
+    add("--start", type=limits.real(0), help=start)
+    context = f"""frames fed in; if not given: half of the median video, at most {MAX_CONTEXT}; of
+        --film {FILM_CONTEXT}"""
     add("--context", "--prime", type=limits.at_least(1), help=context)
-    horizon = "frames predicted after them"
-    add("--horizon", "--predict", type=limits.at_least(1), default=30, help=horizon)
+    horizon = f"frames predicted after them; if not given: {HORIZON}, of --film {FILM_HORIZON}"
+    add("--horizon", "--predict", type=limits.at_least(1), help=horizon)
     add("--n", type=limits.at_least(1), default=8, help="videos")
     add("--dest", help="folder; if not given: picture_output/NAME_OF_THE_RUN")
     add("--format", choices=("gif", "mp4", "png"), default="gif", help="png: a sheet of all frames")
@@ -51,109 +57,44 @@ def flags():
 
 
 def main(args):
+    if args.film and args.data_file:
+        raise UserError("--film and --data_file are two sources of frames: leave one out")
+    if args.start is not None and not args.film:
+        raise UserError("--start is a second of a --film: name that, too, or leave it out")
     device = choose_device(args.device)
-    model = Trained(args.model, device)
+    model = Trained(args.model or (PRETRAINED if args.film else "runs/lstm/best.pt"), device)
     torch.manual_seed(args.seed)
-    frames = open_frames(args, model)
     if args.temperature is not None:
         model.require_mixture("--temperature")
     if args.restore and model.film:
-        raise UserError(f"--restore: {args.model} paints upon the last true frame; leave it out")
-    length, chosen = choose_videos(args, frames, model.skip)
-    dest = Path(args.dest or Path("picture_output") / Path(args.model).resolve().parent.name)
+        raise UserError(f"--restore: {model.name} paints upon the last true frame; leave it out")
+    horizon = args.horizon or (FILM_HORIZON if args.film else HORIZON)
+    if args.film:
+        shown = of_film(args.film, args.start, model, args.context, horizon)
+    else:
+        frames = open_frames(args.data_file, args.split, model)
+        shown = of_split(frames, model.skip, args.context, horizon, args.n, args.seed)
+    dest = Path(args.dest or Path("picture_output") / Path(model.name).resolve().parent.name)
     files.writable_folder(dest)
 
-    truth = read_videos(frames, chosen, model.skip, length + args.horizon)
-    context = torch.stack([video[:length] for video in truth])  # (V, T, C, H, W)
+    context = torch.stack([video[: shown.length] for video in shown.truth])  # (V, T, C, H, W)
     amp = fast_bfloat16(device) if args.amp is None else args.amp
-    predicted, reconstructed = model.rollout(
-        context, args.horizon, args.temperature, amp, args.restore
-    )
+    predicted, reconstructed = model.rollout(context, horizon, args.temperature, amp, args.restore)
 
-    fps = max(args.fps or frames.attributes["frame_rate"] / model.skip, SLOWEST)
-    videos = zip(tqdm(chosen, desc="videos", disable=None), truth, predicted, strict=True)
-    for v, true, video in videos:
-        target = dest / f"{args.split}_{v:04d}.{args.format}"
+    fps = max(args.fps or shown.rate, SLOWEST)
+    videos = zip(
+        tqdm(shown.names, desc="videos", disable=None), shown.truth, predicted, strict=True
+    )
+    for name, true, video in videos:
+        target = dest / f"{name}.{args.format}"
         if args.plain:
             save_plain(target, video, fps, args.scale)
         else:
-            save_comparison(target, true, video, length, fps, args.scale)
+            save_comparison(target, true, video, shown.length, fps, args.scale)
 
-    print(
-        f"{dest}: {len(chosen)} videos of the {args.split} split, {length} frames fed in; squared "
-        "error per frame:"
-    )
-    report(truth, context, predicted, reconstructed)
-
-
-def open_frames(args, model):
-    """The frames of the split, cut to what the codec takes: a square, or nearly all with a grid.
-
-    Raises UserError if the codec does not take such frames.
-    """
-    data_file = args.data_file or model.data_file
-    channels, *crop = model.codec.frame_shape
-    frames = Frames(data_file, args.split, crop)  # before widening: it names the codec's own size
-    if frames.shape[1] != channels:
-        raise UserError(
-            f"{data_file} has {frames.shape[1]} channels, {args.model} takes {channels}: name "
-            "frames like those it was trained on"
-        )
-    if model.has_places:
-        model.widen(*Frames(data_file, args.split).shape[2:])
-        frames = Frames(data_file, args.split, model.codec.frame_shape[1:])
-    return frames
-
-
-def choose_videos(args, frames, skip):
-    """How many frames to feed in, and which videos, (V,). Raises UserError if all are too short."""
-    lengths = -(-np.diff(frames.starts) // skip)  # of each video, in frames that the LSTM gets
-    half = int(np.median(lengths) // 2)  # the other half is truth to compare with
-    length = args.context or min(max(half, 1), MAX_CONTEXT)
-    long_enough = np.flatnonzero(lengths >= length)
-    if not len(long_enough):
-        raise UserError(
-            f"no {args.split} video has {length} frames to feed in: lower --context to "
-            f"{lengths.max()}"
-        )
-    shuffled = np.random.default_rng(args.seed).permutation(long_enough)
-    return length, shuffled[: args.n]
-
-
-def read_videos(frames, videos, skip, length):
-    """Every skip-th frame of each video, `length` at most: a list of (T, C, H, W) uint8."""
-    truth = []
-    for v in videos:
-        rows = range(frames.starts[v], frames.starts[v + 1], skip)
-        truth.append(frames.__getitems__(list(rows[:length])))
-    return truth
-
-
-def report(truth, context, predicted, reconstructed):
-    """Print squared errors of what was predicted, of the codec, and of a copy of the last frame."""
-    length = context.shape[1]
-    horizon = predicted.shape[1] - length
-    primed = [video[1:length] for video in truth]
-    free = [video[length:][:REPORTED] for video in truth]
-    copy = unit_scale(context[:, -1:]).expand(-1, horizon, -1, -1, -1)  # (V, horizon, C, H, W)
-    report_error("reconstruction by the codec", reconstructed, context)
-    report_error("fed the truth, one step ahead", predicted[:, 1:length], primed)
-    name = f"first {min(REPORTED, horizon)} free-running frames"
-    report_error(name, predicted[:, length:], free)
-    report_error("last true frame copied instead", copy, free)
-
-
-def report_error(name, predicted, truth):
-    """Print the squared error summed over a frame, a mean over the frames that have a true one.
-
-    predicted: (V, T, C, H, W) in [0, 1]; truth: uint8 videos, which may be shorter.
-    """
-    errors = []
-    for video, true in zip(predicted, truth, strict=True):
-        difference = video[: len(true)] - unit_scale(true)
-        errors.append(difference.square().sum((1, 2, 3)))
-    errors = torch.cat(errors)
-    print(f"  {name:34}" + (f"{errors.mean():7.1f}" if len(errors) else "  no frames to compare"))
+    place = dest if len(shown.names) > 1 else target
+    print(f"{place}: {shown.source}, {shown.length} frames fed in; squared error per frame:")
+    print_errors(shown.truth, context, predicted, reconstructed)
 
 
 if __name__ == "__main__":

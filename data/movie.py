@@ -281,7 +281,13 @@ def frames_are_pairs(film):
 def frames_from(film, start):
     """Yield (seconds after the first frame, av.VideoFrame), from `start` or somewhat earlier."""
     if film.kind == "film":
-        yield from decoded(film, start)
+        frames = decoded(film, start)
+        first = next(frames, None)
+        if first is None:  # some formats cannot be sought in
+            frames = decoded(film, 0.0)
+        else:
+            yield first
+        yield from frames
     elif film.kind == "animation":
         time = 0.0
         for seconds, picture in played(film):

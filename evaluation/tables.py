@@ -4,7 +4,9 @@ import csv
 import json
 
 import numpy as np
+import torch
 
+from models.codec import unit_scale
 from runtime import files
 
 COLUMNS = {  # of the printed table: title, measure, format
@@ -23,6 +25,7 @@ ON_REQUEST = {  # these columns are there if they were measured
     "FVD": ("fvd", ".1f"),
 }
 MEAN = "mean over films"
+REPORTED = 10  # free-running frames whose error `print_errors` prints
 
 
 def summarise(scores, runs, interval):
@@ -144,3 +147,30 @@ def print_row(cells):
 def cell(number, form):
     """A number as text; None as nothing."""
     return "" if number is None else format(number, form)
+
+
+def print_errors(truth, context, predicted, reconstructed):
+    """Print squared errors of what was predicted, of the codec, and of a copy of the last frame."""
+    length = context.shape[1]
+    horizon = predicted.shape[1] - length
+    primed = [video[1:length] for video in truth]
+    free = [video[length:][:REPORTED] for video in truth]
+    copy = unit_scale(context[:, -1:]).expand(-1, horizon, -1, -1, -1)  # (V, horizon, C, H, W)
+    print_error("reconstruction by the codec", reconstructed, context)
+    print_error("fed the truth, one step ahead", predicted[:, 1:length], primed)
+    name = f"first {min(REPORTED, horizon)} free-running frames"
+    print_error(name, predicted[:, length:], free)
+    print_error("last true frame copied instead", copy, free)
+
+
+def print_error(name, predicted, truth):
+    """Print the squared error summed over a frame, a mean over the frames that have a true one.
+
+    predicted: (V, T, C, H, W) in [0, 1]; truth: uint8 videos, which may be shorter.
+    """
+    errors = []
+    for video, true in zip(predicted, truth, strict=True):
+        difference = video[: len(true)] - unit_scale(true)
+        errors.append(difference.square().sum((1, 2, 3)))
+    errors = torch.cat(errors)
+    print(f"  {name:34}" + (f"{errors.mean():7.1f}" if len(errors) else "  no frames to compare"))

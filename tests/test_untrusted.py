@@ -178,6 +178,10 @@ CHECKPOINTS = [
     ),
     ("lstm.pt", ("args", "frame_skip"), 0, "frame_skip is 0"),
     ("lstm.pt", ("parents", "codec"), {}, "is not a complete checkpoint ('path')"),
+    ("lstm.pt", ("parents", "frames", "frame_rate"), 0, "its frame_rate is 0"),
+    ("lstm.pt", ("parents", "frames", "frame_rate"), float("nan"), "its frame_rate is nan"),
+    ("half.pt", ("model", "mu.weight"), torch.full((4, 4), torch.nan).half(), "are not finite"),
+    ("half.pt", ("model", "mu.weight"), torch.ones(4, 4).double(), "its config asks for"),
     ("lstm.pt", ("history",), [{}], "history"),
     ("lstm.pt", ("format",), 1, "is a checkpoint of format 1, and this code reads format 2"),
     ("lstm.pt", ("format",), 10**500, "is not a checkpoint made by"),
@@ -389,10 +393,11 @@ def make_checkpoints(folder):
         optimizer = adam(model, 1e-3, torch.device("cpu"))
         sum(weight.sum() for weight in model.parameters()).backward()
         optimizer.step()
-        checkpoint.save(
-            folder / name, model.eval(), {"frame_skip": 1, "lr": 0.1}, [ROW], parents, optimizer
-        )
-        return folder / name
+        half = name == "half.pt"
+        flags = {"frame_skip": 1, "lr": 0.1}
+        path = folder / name
+        checkpoint.save(path, model.eval(), flags, [ROW], parents, optimizer, half=half)
+        return path
 
     torch.manual_seed(0)
     vcae, spec = VCAE((1, 16, 16), 4, 4, "deep", 1), "4-5,p-2,6-3"
@@ -400,6 +405,7 @@ def make_checkpoints(folder):
     of_grid = LatentLSTM(64, 3, 1, loss="mse", residual="paced", grid=[8, 8])
     paths = [
         save("vcae.pt", vcae),
+        save("half.pt", vcae),
         save("shallow.pt", VCAE((1, 16, 16), 4, 4, nfilts=1)),
         save("slots.pt", SlotVAE((1, 16, 16), 6, 2, 8, n_hid=8, passes=1)),
         save("cae.pt", CAE(spec, 1, 16)),

@@ -3,7 +3,7 @@
 A checkpoint is a dict of tensors, numbers, strings, lists and dicts, read with `weights_only=True`:
     format, kind     the format's number, the model class's name
     config           what the model class is built from
-    model            its state_dict
+    model            its state_dict; matrices and kernels may be in half precision
     args             the flags of the run
     history          a dict of numbers per epoch
     parents          {role: {"path", "id"}}, what it was built on
@@ -28,20 +28,24 @@ def flag(name):
     return limits.limited(CONFIG[name])
 
 
-def save(path, model, args, history, parents, optimizer=None, progress=None):
+def save(path, model, args, history, parents, optimizer=None, progress=None, half=False):
     """Write a checkpoint atomically. Of several processes the first does.
 
     args: the flags; history: a dict of numbers per epoch; parents: {role: {"path", "id"}};
-    optimizer, progress: what it takes to continue, the latter of an unfinished epoch. Raises
-    UserError, before anything is written, if `load` would refuse it.
+    optimizer, progress: what it takes to continue, the latter of an unfinished epoch; half: store
+    matrices and kernels in half precision. Raises UserError, before anything is written, if `load`
+    would refuse it.
     """
     if processes.rank():
         return
+    weights = model.state_dict()
+    if half:
+        weights = {name: checks.narrowed(weight) for name, weight in weights.items()}
     content = {
         "format": FORMAT,
         "kind": type(model).__name__,
         "config": model.config,
-        "model": model.state_dict(),
+        "model": weights,
         "args": args,
         "history": history,
         "parents": parents,
@@ -61,8 +65,9 @@ def save(path, model, args, history, parents, optimizer=None, progress=None):
 def load(path, *kinds):
     """The content of a checkpoint, checked, on the CPU; its tensors stay mapped from the file.
 
-    kinds: the model classes it may be of. Raises UserError if the file is missing, unreadable,
-    damaged, of another format or kind, or if its parts do not belong together.
+    Those in half precision are read and widened. kinds: the model classes it may be of. Raises
+    UserError if the file is missing, unreadable, damaged, of another format or kind, or if its
+    parts do not belong together.
     """
     try:
         with open(path, "rb") as file:
@@ -91,7 +96,9 @@ def load(path, *kinds):
             f"{path} is not a complete checkpoint ({error!s:.200}); run the stage that makes it "
             "again"
         ) from None
-    content["model"] = dict(content["model"])  # without torch's own attributes
+    # A plain dict has none of torch's own attributes.
+    weights = content["model"].items()
+    content["model"] = {name: weight.to(checks.full_type(weight)) for name, weight in weights}
     return content
 
 

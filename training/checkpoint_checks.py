@@ -9,6 +9,7 @@ import zipfile
 
 import torch
 
+from data.hdf5_checks import ATTRIBUTES
 from models.losses import LOSSES
 from models.residuals import RESIDUALS
 from runtime import limits
@@ -157,13 +158,24 @@ def check_shapes(tensors, config, kind):
     with torch.device("meta"):  # nothing is allocated, whatever the config asks for
         model = kind(**config)
     wanted = {name: (t.dtype, *t.shape) for name, t in model.state_dict().items()}
-    found = {name: (t.dtype, *t.shape) for name, t in tensors.items()}
+    found = {name: (full_type(t), *t.shape) for name, t in tensors.items()}
     if found != wanted:
         name = min(name for name, _ in found.items() ^ wanted.items())
         raise ValueError(
             f"{name} is {found.get(name, 'missing')}, its config asks for "
             f"{wanted.get(name, 'none')}"
         )
+
+
+def narrowed(weight):
+    """A weight as it is stored in half precision: vectors, such as biases, stay as they are."""
+    return weight.half() if weight.dtype == torch.float32 and weight.ndim > 1 else weight
+
+
+def full_type(weight):
+    """The type that a stored weight is used in: it may be `narrowed`."""
+    is_narrow = weight.dtype == torch.float16 and weight.ndim > 1
+    return torch.float32 if is_narrow else weight.dtype
 
 
 def check_args(args, kind):
@@ -188,12 +200,18 @@ def check_history(history):
 
 
 def check_parents(parents, kind):
-    """Raise an exception if a network that this one was built on has no path or no id."""
+    """Raise an exception if a network that this one was built on has no path or no id.
+
+    Frames have no id. Their rate is there if they may not be.
+    """
     for role in PARENTS.get(kind, ()):
         parent = dict(parents[role])
         names = [parent["path"]]
         if role != "frames":
             names.append(parent["id"])
+        rate = parent.get("frame_rate", 1.0)
+        if not limits.fits(rate, ATTRIBUTES["frame_rate"]):
+            raise ValueError(f"its frame_rate is {rate!s:.20}")
         if not all(type(name) is str and len(name) <= MAX_TEXT for name in names):
             raise ValueError(f"its {role} has no path or id")
 

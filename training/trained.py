@@ -80,6 +80,7 @@ class Trained:
         self.lstm = self.film.lstm if self.film else model
         self.skip = content["args"]["frame_skip"]
         self.data_file = checkpoint.parent_path(path, content, "frames")
+        self.frame_rate = content["parents"]["frames"].get("frame_rate")  # of pretrained ones
         codec_id = content["parents"]["codec"]["id"]
         self.codec = load_codec(
             checkpoint.parent_path(path, content, "codec"), device, expected=codec_id
@@ -95,6 +96,15 @@ class Trained:
         # With a grid of places networks are convolutional: they take larger frames, too.
         grid = tuple(self.lstm.config["grid"])
         self.has_places = grid != () and grid == self.codec.grid
+
+    def own_frames(self):
+        """The file of frames that it was trained on. Raises UserError if it is not there."""
+        if not os.path.exists(self.data_file):
+            raise UserError(
+                f"{self.data_file}, the frames of {self.name}, is not there: make it, or name "
+                "others with --data_file"
+            )
+        return self.data_file
 
     def widen(self, height, width):
         """Take larger frames from now on, see `Codec.widen`. Only of a model that `has_places`."""
