@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Make .venv and install a requirements file into it, unless that was done already: ./install.sh [requirements.txt]
+# Make .venv and install a requirements file into it, unless that was done already: ./install.sh [FILE]
 set -euo pipefail
 cd "$(dirname "$0")"
-file=${1:-requirements.txt}
+file=${1:-requirements-lock.txt}
 stamp=.venv/installed-$(cat requirements*.txt | cksum | cut -d' ' -f1)-$file
 [ -e "$stamp" ] && exit 0
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed" >&2; exit 2; }

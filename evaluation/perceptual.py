@@ -50,7 +50,7 @@ class Lpips:
             except Exception as error:  # a torchvision for another torch raises what it likes
                 raise UserError(
                     f"--lpips: a package cannot be imported ({error!s:.100}): "
-                    "pip install -r requirements-lpips.txt"
+                    f"pip install -r requirements-lpips.txt torch=={torch.__version__}"
                 ) from None
             url = AlexNet_Weights.IMAGENET1K_V1.url
             weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name

@@ -1,8 +1,17 @@
-# What demo.sh and the recipes share. It is sourced: it changes to the repository's root and makes the environment.
+# What demo.sh and the recipes share. It is sourced: it changes to the repository's root and chooses a Python.
 # QUICK=yes tries a recipe on a few videos and steps, in run folders of its own. Its figures mean nothing.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-./install.sh
-python=.venv/bin/python
+
+# Your own Python, in an active environment or not, if it meets requirements.txt; else that of .venv.
+python=python3
+if ! unmet=$(python3 -m runtime.requirements 2>&1); then
+    python=.venv/bin/python
+    if [ -n "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ]; then
+        echo "The active environment does not meet requirements.txt: ${unmet##*$'\n'}. Now .venv is used;" \
+            "pip install -r requirements.txt, and yours will be." >&2
+    fi
+    ./install.sh
+fi
 
 fast=() # bfloat16 helps only where the processor multiplies it
 grep -qs avx512_bf16 /proc/cpuinfo && fast=(--amp)

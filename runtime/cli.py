@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from runtime import processes
+from runtime import processes, requirements
 from runtime.errors import Terminated, UserError
 
 # Flags that decide how much memory is needed, the likeliest first.
@@ -117,6 +117,7 @@ def run(main, parser, argv=None):
 
     signal.signal(signal.SIGTERM, terminate)
     try:
+        requirements.check_versions()
         main(parser.parse_args(argv))
     except (UserError, OSError) as error:
         message = " ".join(str(error).splitlines())  # one line, whatever the names in it

@@ -41,6 +41,8 @@ def test_a_full_disk(stages, tmp_path, command):
     process.join()
     said = (tmp_path / "run" / "said").read_text()
     assert process.exitcode == 2, said
+    # NumPy 1 leaves its archive open, and Python says afterwards that it could not close it.
+    said, _, _ = said.partition("Exception ignored in: <function ZipFile.__del__")
     assert "Traceback" not in said
     assert said.count(" error: ") == 1
     after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

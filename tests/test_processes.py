@@ -45,7 +45,7 @@ def start():
             "MASTER_PORT": str(stores[-1].port),
             "WORLD_SIZE": str(count),
         }
-        shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+        shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
         environments = [
             shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)
         ]
