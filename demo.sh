@@ -20,9 +20,11 @@ quick() {
 }
 
 continue_digits() { # NETWORKS FOLDER FLAGS...: make a few test videos, and predict how they go on
-    local frames=data/quick_$1.hdf5
+    local frames=data/quick_$1.hdf5 restore=()
     [ -e $frames ] || $python moving_mnist.py --dest $frames --mnist sample --seqs 4 --split 0/0/100 "${@:3}"
-    $python sample_video.py --model pretrained/$1/lstm.pt --data_file $frames --context 10 --horizon 20 --dest $2
+    [ $1 = slots ] && restore=(--restore) # objects as the first ten frames show them
+    $python sample_video.py --model pretrained/$1/lstm.pt --data_file $frames --context 10 --horizon 20 --dest $2 \
+        ${restore[@]+"${restore[@]}"}
 }
 
 mnist() {
