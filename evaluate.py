@@ -51,12 +51,12 @@ def main(args):
     models = load_models(args)
     measures, fvd = load_networks(args)
     data_file = args.data_file or models[0].own_frames()
-    frames, corners, size, films = read_videos(data_file, models, args)
+    frames, corners, data, films = read_videos(data_file, models, args)
     if fvd and len(frames) == 1:
         raise UserError("--i3d compares sets of videos, and there is one: raise --n, or take more")
     known = read_known(data_file, models)
     predictors = baselines.collect(
-        models, known, corners is None, args.forget, args.samples, args.temperature
+        models, known, data, corners is None, args.forget, args.samples, args.temperature
     )
     dest = Path(args.dest)
     files.lock_folder(dest)
@@ -72,7 +72,7 @@ def main(args):
                 fvd.keep(*predictions)
 
         if corners is not None and len(frames) > 1:
-            digits = metrics.Digits(frames / np.float32(255), corners, size)
+            digits = metrics.Digits(frames / np.float32(255), corners, data["num_sz"])
         torch.manual_seed(args.seed)  # of the samples
         scores = metrics.measure(predictors, frames, args.context, digits, known, keep, measures)
     if digits:

@@ -7,10 +7,8 @@ from tqdm import tqdm
 
 from data.hdf5 import SPLITS
 from data.pictures import save_comparison, save_plain
-from evaluation.baselines import restore
 from evaluation.shown import FILM_CONTEXT, MAX_CONTEXT, of_film, of_split, open_frames
 from evaluation.tables import print_errors
-from models.codec import unit_scale
 from runtime import cli, files, limits
 from runtime.device import choose_device, fast_bfloat16
 from runtime.errors import UserError
@@ -45,7 +43,8 @@ def flags():
     add("--plain", action=cli.Switch, default=False, help=plain)
     temperature = "of samples of --loss mdn; if not given: its mean"
     add("--temperature", type=limits.real(0), help=temperature)
-    restored = "add what the codec loses of the last true frame"
+    restored = """undo what the codec loses: add its loss of the last true frame; slots: draw
+        objects as they were seen"""
     add("--restore", action=cli.Switch, default=False, help=restored)
     fps = "frames per second (a GIF shows at most 50); if not given: as the data says"
     add("--fps", type=limits.real(0, 1000, above=True), help=fps)
@@ -80,9 +79,7 @@ def main(args):
 
     context = torch.stack([video[: shown.length] for video in shown.truth])  # (V, T, C, H, W)
     amp = fast_bfloat16(device) if args.amp is None else args.amp
-    predicted, reconstructed = model.rollout(context, horizon, args.temperature, amp)
-    if args.restore:
-        predicted = restore(predicted, unit_scale(context), reconstructed)
+    predicted, reconstructed = model.rollout(context, horizon, args.temperature, amp, args.restore)
 
     fps = max(args.fps or shown.rate, SLOWEST)
     videos = zip(

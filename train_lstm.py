@@ -20,15 +20,23 @@ from training.run import start
 from training.trained import Trained
 
 FEW = 2048  # windows
+# The values of flags that are not given, for latents in one vector, a grid and slots.
+VECTOR = {"lstm_n_hid": 512, "loss": "mse", "grad_clip": 0.0}
+GRID = VECTOR | {"batch_size": 16, "lstm_n_hid": 128, "residual": "paced"}
+SLOTS = {
+    "batch_size": 64, "lstm_n_hid": 128, "loss": "distance", "residual": "bounce",
+    "grad_clip": 3000.0,
+}  # fmt: skip
 
 
 def flags():
     parser = Parser(
         __doc__, LatentLSTM, save_to="runs/lstm", num_epochs=Steps(1000, least=60), lr=2e-3,
-        schedule="cosine", amp=None,
+        schedule="cosine", amp=None, grad_clip=None,
     )  # fmt: skip
-    few = f"; if not given: 128, or 16 of a grid or where an epoch has fewer than {FEW} windows"
-    parser.explain("batch_size", few)
+    batch = f"128, or 16 where an epoch has fewer than {FEW} windows; slots: 64; grid: 16"
+    parser.explain("batch_size", f"; if not given: {batch}")
+    parser.explain("grad_clip", "; if not given: 3000 for slots")
     add = parser.add_argument
     add("--data_file", default="runs/vcae/latents.hdf5", help="latents")
     length = "frames per window; if not given: 20, or what half of the videos have"
@@ -37,8 +45,8 @@ def flags():
     add("--frame_skip", type=limits.at_least(1), help=skip)
     loss = """mse: squared error of Z; kl: KL(posterior || prediction); weighted: squared error
         over the posterior's variance; distance: in posterior deviations, for slots; mdn: mixture
-        density"""
-    add("--loss", choices=LOSSES, default="mse", help=loss)
+        density; if not given: mse, or distance for slots"""
+    add("--loss", choices=LOSSES, help=loss)
     add("--kl_loss", action=cli.Switch, help="the 2016 flag: --loss kl or, if false, --loss mse")
     add("--mixtures", type=checkpoint.flag("mixtures"), default=5, help="Gaussians of --loss mdn")
     add("--diffs", action=cli.Switch, default=False, help="read and predict differences in Z")
@@ -47,12 +55,12 @@ def flags():
     add("--rollout", type=checkpoint.flag("free"), help=free)
     residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; paced: the
         same, and the last difference is read; second: its difference from going on at the last
-        speed; bounce: how objects move between walls, for slots; if not given: of a grid paced,
-        else first if Z changes little from frame to frame, else none"""
+        speed; bounce: how objects move between walls, for slots; if not given: of a grid paced, of
+        slots bounce, else first if Z changes little from frame to frame, else none"""
     add("--residual", choices=RESIDUALS, help=residual)
     cell = "the 2016 cell, else torch.nn.LSTM"
     add("--peepholes", action=cli.Switch, default=True, help=cell)
-    units = "units per layer; if not given: 512, or 128 at each place of a grid"
+    units = "units per layer; if not given: 512, or 128 for a slot or a place of a grid"
     add("--lstm_n_hid", type=checkpoint.flag("n_hid"), help=units)
     add("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
     add("--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input")
@@ -63,12 +71,11 @@ def main(args):
     latents = Videos(args.data_file, "train", "latents")
     slots = latents.attributes.get("slots", 0)
     grid = grid_of(latents)
-    settle_loss(args, slots, grid)
-    check_residual(args, slots)
+    settle_network(args, slots, grid)
     settle_windows(args, latents)
     train = Windows(args.data_file, "train", args.seq_length, args.frame_skip, args.seed)
     valid = Windows(args.data_file, "valid", args.seq_length, args.frame_skip, args.seed)
-    settle_network(args, train, grid)
+    settle_vector(args, train)
     device = start(args)
     windows = f"{len(train)} training windows per epoch"
     processes.say(f"{args.data_file}: {windows}; videos too short for one: {train.left_out}")
@@ -79,7 +86,7 @@ def main(args):
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
         grid=grid,
     )  # fmt: skip
-    model.residual.start_from(first_windows(train)[:, :, 0].flatten(0, 1))
+    model.residual.start_from(first_windows(train)[:, :, 0])
 
     def draw(path):
         save_predictions(path, Path(args.save_to) / "best.pt", args.seq_length, device)
@@ -106,37 +113,34 @@ def grid_of(latents):
     return [attributes["grid_rows"], attributes["grid_columns"]]
 
 
-def settle_loss(args, slots, grid):
-    """Take up --kl_loss. Raises UserError if the loss does not go with the latents."""
+def settle_network(args, slots, grid):
+    """Set what is not given. Raises UserError if loss or residual do not go with the latents."""
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
-    if slots or grid:
-        latents = f"latents with {'slots' if slots else 'a grid'}, which {args.data_file} has"
-        if args.loss == "mdn" or args.diffs:
-            raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+    for name, value in (SLOTS if slots else GRID if grid else VECTOR).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if grid and (args.loss == "mdn" or args.diffs):
+        latents = f"latents with a grid, which {args.data_file} has"
+        raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+    if slots and args.diffs:
+        latents = f"latents with slots, which {args.data_file} has"
+        raise UserError(f"--diffs does not take {latents}: leave it out")
     if args.loss == "distance" and not slots:
         latents = f"latents without slots, which {args.data_file} has"
         raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
-
-
-def check_residual(args, slots):
-    """Raises UserError if --residual does not go with the latents."""
     if args.residual == "bounce" and not slots:
         latents = f"latents without slots, which {args.data_file} has"
         raise UserError(f"--residual bounce does not take {latents}: take --residual second")
 
 
-def settle_network(args, windows, grid):
-    """Set what is not given of the network and of a step."""
-    args.batch_size = args.batch_size or (128 if len(windows) >= FEW and not grid else 16)
-    args.lstm_n_hid = args.lstm_n_hid or (128 if grid else 512)
+def settle_vector(args, windows):
+    """Set what depends on the windows, where latents have neither slots nor a grid."""
+    if args.batch_size is None:
+        args.batch_size = 128 if len(windows) >= FEW else 16
     if args.residual is None:
-        if grid:
-            args.residual = "paced"
-        elif changes_little(windows) and not args.diffs:
-            args.residual = "first"
-        else:
-            args.residual = "none"
+        little = changes_little(windows) and not args.diffs
+        args.residual = "first" if little else "none"
 
 
 def settle_windows(args, latents):

@@ -13,18 +13,22 @@ import torch
 from skimage.registration import optical_flow_tvl1
 from skimage.transform import warp
 
+from evaluation import rule
+
 COPY = "copy of the last frame"
 FLOW = "motion goes on"
+RULE = "the rule, fitted to each video"
 HALF_FLOW = "motion goes on, half speed"
 ATTACHMENT = 15  # of the flow to the frames: smaller is smoother
 
 
-def collect(models, known, is_film, forget, samples, temperature):
+def collect(models, known, data, is_film, forget, samples, temperature):
     """All predictors to measure, {name: predictor}.
 
-    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; is_film:
-    also measure motion that goes on, and the models with the codec's loss restored; forget: also
-    without memory; samples: also the best of that many at the `temperature`, if any.
+    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; data:
+    the attributes of the file of frames; is_film: also measure motion that goes on; forget: also
+    without memory; samples: also the best of that many at the `temperature`, if any. Of films and
+    slots the models are measured with the codec's loss restored, too.
     """
     predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
     if is_film:
@@ -35,11 +39,13 @@ def collect(models, known, is_film, forget, samples, temperature):
     for model in first_with.values():
         note = f", codec of {model.name}" if len(first_with) > 1 else ""
         predictors |= in_latents(model.codec, note)
-    predictors |= {model.name: model.predict for model in models}
-    if is_film:
-        for model in models:
-            if not model.film:  # a painter begins with the last true frame
-                predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
+        if model.codec.follow and data.get("physics") in rule.MOVES:
+            predictors[f"{RULE}{note}"] = by_rule(model.codec, data)
+    for model in models:
+        predictors[model.name] = model.predict
+        # A painter begins with the last true frame anyway.
+        if model.codec.follow or (is_film and not model.film):
+            predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
     if forget:
         predictors |= {f"{model.name}, state lost": model.forget for model in models}
     if samples:
@@ -141,6 +147,18 @@ def in_latents(codec, note=""):
         f"linear in z{note}": linear,
         f"reconstruction of the true future{note}": reconstruct,
     }
+
+
+def by_rule(codec, data):
+    """The predictor of `rule.predict`; codec: with slots; data: as of `collect`."""
+    physics = data["physics"]
+    size = data["num_sz"]
+
+    def predict(context, future):
+        means = encode(codec, context)[:, :, 0]  # (V, T, z)
+        return rule.predict(codec, means, physics, size, future.shape[1]).cpu().numpy()
+
+    return predict
 
 
 def along_last_step(codec, context, future, speed):

@@ -39,10 +39,6 @@ class Vector(nn.Module):
         """What the network reads, (B*S, T, neighbours * k), of the (B*S, T, k) of each latent."""
         return inputs
 
-    def only_moving(self, output):
-        """The output with the means of what does not move zero."""
-        return output
-
 
 class Grid(Vector):
     """Places of a frame, rows x columns, that share the network. Each also reads its neighbours.
@@ -109,11 +105,6 @@ class Slots(Vector):
     def unfold(self, output):
         by_slot = output.unflatten(0, (-1, self.count))  # (B, S, T, rows, n)
         return by_slot.movedim(1, 3).flatten(3)  # (B, T, rows, S*n)
-
-    def only_moving(self, output):
-        """Zero, in place, the means of looks in an output (B*S, T, rows, n)."""
-        output[:, :, 0] *= self.moves  # (B*S, T, n)
-        return output
 
     def place(self, slots):
         """The places (..., 2) of slots (..., n)."""

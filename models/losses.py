@@ -10,7 +10,7 @@ a vector), T steps, n the numbers of one slot.
 
 import torch
 from torch import nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Normal
 
 
 class Mse:
@@ -20,7 +20,7 @@ class Mse:
     is_mean = True  # over batch, time and z; False: a sum, averaged over the batch (`gate_clip`)
     can_be_sampled = False
 
-    def __init__(self, mixtures):
+    def __init__(self, mixtures, layout):
         pass
 
     def output_shape(self, z_dim):
@@ -35,9 +35,12 @@ class Mse:
         """The predicted latents (B, T, rows, z_dim) that an output (B, T, *output_shape) gives."""
         return output
 
-    def add_to_means(self, output, base):
-        """The output (B*S, T, ...) with base (B*S, T, n) added to its means."""
-        means = output[:, :, :1] + base[:, :, None]  # (B*S, T, 1, n)
+    def add_to_means(self, output, base, free):
+        """The output (B*S, T, ...) with base (B*S, T, n) added to its means.
+
+        free: (n,), 0 for the numbers of which base alone remains, else 1.
+        """
+        means = free * output[:, :, :1] + base[:, :, None]  # (B*S, T, 1, n)
         return torch.cat([means, output[:, :, 1:]], dim=2)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):
@@ -90,17 +93,19 @@ class Distance(Mse):
 
 
 class Mdn(Mse):
-    """mean over sequences of sum over time of -log sum_k w_k N(mu; m_k, s_k^2)
+    """mean over sequences of sum over time and slots of -log sum_k w_k N(mu; m_k, s_k^2)
 
-    A mixture density network (Bishop 1994; Graves 2013, eqs 19-25). An output is (mixtures,
-    2 z_dim + 1): means, log-sigmas, and the log of w.
+    A mixture density network (Bishop 1994; Graves 2013, eqs 19-25), one for each slot: over its
+    place, as its look stays. The output of one is (mixtures, 2 n + 1): means, log-sigmas, and the
+    log of w.
     """
 
     is_mean = False
     can_be_sampled = True
 
-    def __init__(self, mixtures):
+    def __init__(self, mixtures, layout):
         self.mixtures = mixtures
+        self.layout = layout
 
     def output_shape(self, z_dim):
         return self.mixtures, 2 * z_dim + 1
@@ -116,51 +121,50 @@ class Mdn(Mse):
         Weights are taken to the power 1/temperature, variances times temperature (Ha & Eck 2018,
         eq. 8), so that 0 gives the likeliest Gaussian's mean.
         """
+        mean, log_sigma, logits = self.gaussians(output)
         if temperature is None:
-            return mixture(output).mean[:, :, None]
-        gaussians = output[..., :-1]  # (B, T, K, 2z)
-        logits = output[..., -1]  # (B, T, K)
+            weights = logits.softmax(-1)[..., None]  # (B, T, S, K, 1)
+            return (weights * mean).sum(3).flatten(2)[:, :, None]  # (B, T, 1, z)
         if temperature:
             logits = logits / temperature
         else:
             logits = logits.masked_fill(logits < logits.amax(-1, True), -1e9)
-        chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, 1, 1)
-        gaussian = gaussians.take_along_dim(chosen, dim=2)  # (B, T, 1, 2z)
-        mean, log_sigma = gaussian.chunk(2, dim=-1)
-        return mean + temperature**0.5 * floor(log_sigma).exp() * torch.randn_like(mean)
+        chosen = Categorical(logits=logits).sample()[..., None, None]  # (B, T, S, 1, 1)
+        mean = mean.take_along_dim(chosen, dim=3)[:, :, :, 0]  # (B, T, S, n)
+        sigma = log_sigma.take_along_dim(chosen, dim=3)[:, :, :, 0].exp()
+        noise = temperature**0.5 * sigma * torch.randn_like(mean)
+        z = mean + self.layout.moves * noise
+        return z.flatten(2)[:, :, None]  # (B, T, 1, z)
 
-    def add_to_means(self, output, base):
-        z_dim = base.shape[-1]
-        means = output[..., :z_dim] + base[:, :, None]  # (B, T, K, z)
-        return torch.cat([means, output[..., z_dim:]], dim=-1)
+    def gaussians(self, output):
+        """Means and log-sigmas (B, T, S, K, n) and logits (B, T, S, K) of the mixtures.
+
+        log-sigma is at least -5: a Gaussian that narrows down upon a single latent would have any
+        likelihood it likes.
+        """
+        by_slot = output.unflatten(-1, (self.layout.count, -1))  # (B, T, K, S, 2n + 1)
+        by_slot = by_slot.transpose(2, 3)  # (B, T, S, K, 2n + 1)
+        mean, log_sigma = by_slot[..., :-1].chunk(2, dim=-1)
+        return mean, log_sigma.clamp_min(-5), by_slot[..., -1]
+
+    def add_to_means(self, output, base, free):
+        width = base.shape[-1]  # n
+        means = free * output[..., :width] + base[:, :, None]  # (B*S, T, K, n)
+        return torch.cat([means, output[..., width:]], dim=-1)
 
     def __call__(self, output, squared_error, mean, log_sigma, layout):
-        return -mixture(output).log_prob(mean).sum() / len(output)
+        return -self.log_prob(output, mean).sum() / len(output)
+
+    def log_prob(self, output, z):
+        """log p (B, T, S) of latents z (B, T, z_dim)."""
+        mean, log_sigma, logits = self.gaussians(output)
+        z = z.unflatten(-1, (self.layout.count, 1, -1))  # (B, T, S, 1, n)
+        # Validation would make a GPU wait at every step, and cannot be recorded.
+        each = Normal(mean, log_sigma.exp(), validate_args=False).log_prob(z)  # (B, T, S, K, n)
+        return ((self.layout.moves * each).sum(-1) + logits.log_softmax(-1)).logsumexp(-1)
 
 
 LOSSES = {"mse": Mse, "kl": Kl, "weighted": Weighted, "distance": Distance, "mdn": Mdn}
-
-
-def mixture(output):
-    """The mixture of K diagonal Gaussians over (..., z_dim) that an output stands for.
-
-    output: (..., K, 2 z_dim + 1), means, log-sigmas, logits.
-    """
-    mean, log_sigma = output[..., :-1].chunk(2, dim=-1)
-    # Validation would make a GPU wait at every step, and cannot be recorded.
-    unchecked = {"validate_args": False}
-    gaussians = Independent(Normal(mean, floor(log_sigma).exp(), **unchecked), 1, **unchecked)
-    return MixtureSameFamily(
-        Categorical(logits=output[..., -1], **unchecked), gaussians, **unchecked
-    )
-
-
-def floor(log_sigma):
-    """log-sigma of at least -5.
-
-    A Gaussian that narrows down upon a single latent would have any likelihood it likes.
-    """
-    return log_sigma.clamp_min(-5)
 
 
 def kl_divergence(mu_q, log_sigma_q, mu_p, log_sigma_p):

@@ -64,12 +64,12 @@ class LatentLSTM(nn.Module):
         self.clip = clip
         self.free = free
         self.layout = layout_of(z_dim, slots, grid)
-        self.loss = LOSSES[loss](mixtures)
+        self.loss = LOSSES[loss](mixtures, self.layout)
         self.residual = RESIDUALS[residual](self.layout, n_hid)
         self.rows = self.loss.rows
 
         width = self.layout.width
-        numbers_read = self.rows * width + self.residual.extra_inputs
+        numbers_read = self.residual.numbers_read(self.rows)
         sizes = [numbers_read * self.layout.neighbours] + [n_hid] * layers
         self.layers = nn.ModuleList(self.new_layer(*pair) for pair in itertools.pairwise(sizes))
         self.output_shape = self.loss.output_shape(width)
@@ -128,7 +128,8 @@ class LatentLSTM(nn.Module):
         *states, memory = state or self.first_state(latents)
         outputs = []
         for piece in self.residual.pieces(latents):
-            inputs = self.prepare_inputs(piece, memory)
+            inputs = self.residual.inputs(piece[:, :, : self.rows], memory)
+            inputs = self.layout.with_neighbours(inputs)
             hidden, states = self.run_layers(inputs, states, weights)
             base, memory = self.residual.advance(piece[:, :, 0], memory, hidden)
             outputs.append(self.make_output(hidden, base))
@@ -137,14 +138,6 @@ class LatentLSTM(nn.Module):
     def first_state(self, latents):
         """The state before the first of latents (B*S, T, rows, n): none of each layer."""
         return [None] * len(self.layers) + [self.residual.first_memory(latents[:, :, 0])]
-
-    def prepare_inputs(self, latents, memory):
-        """What the first layer reads (B*S, T, inputs)."""
-        inputs = latents[:, :, : self.rows].flatten(2)  # (B*S, T, rows*n)
-        extra = self.residual.extra(latents[:, :, 0], memory)
-        if extra is not None:
-            inputs = torch.cat([inputs, extra], dim=2)
-        return self.layout.with_neighbours(inputs)
 
     def run_layers(self, x, states, weights):
         """x (B*S, T, inputs), each layer's state -> hiddens (B*S, T, n_hid), states after them."""
@@ -177,7 +170,7 @@ class LatentLSTM(nn.Module):
         output = self.project(hidden).float().unflatten(2, self.output_shape)
         if base is None:
             return output
-        return self.loss.add_to_means(self.residual.mask(output), base)
+        return self.loss.add_to_means(output, base, self.residual.free)
 
     def latent(self, output, temperature=None):
         """The predicted latents (B, T, rows, z_dim) that an output gives.

@@ -1,8 +1,10 @@
 """A VAE of frames that show a few objects on black: what each object is, and where.
 
 After AIR (Eslami et al. 2016). A latent is one slot after another. A slot is z_what, the object's
-look, and then z_where, its place: row and column of the object's centre, in half frames from the
-frame's centre. Known beforehand are the number of objects, about how large they are, and how they
+look, and then its place: row and column of its centre of mass, in half frames from the frame's
+centre. The networks themselves work with z_where, the middle of the square that the object is drawn
+in: it may lie anywhere in the object, and a wall would be at another distance for each look. Known
+beforehand are the number of objects, about how large they are, and how they
 combine where they overlap. The rest of a frame is black.
 
 In shapes S is the number of slots, W the numbers of a z_what, n frames, V videos, T steps.
@@ -172,11 +174,25 @@ class SlotVAE(nn.Module):
 
     def what_and_where(self, z):
         """z_what (..., S, W) and z_where (..., S, 2) of latents z (..., z_dim)."""
+        z_what, place = self.split(z)
+        return z_what, place - self.centre_of_mass(self.glyph(z_what))
+
+    def split(self, z):
+        """z_what (..., S, W) and the places (..., S, 2) of latents z (..., z_dim)."""
         return z.unflatten(-1, (self.slots, -1)).split([self.what_dim, 2], dim=-1)
+
+    def centre_of_mass(self, glyphs):
+        """Of glyphs (..., size, size), from their middle, in half frames: (..., 2)."""
+        glyphs = glyphs.float()
+        row = (glyphs.sum(-1) * self.offsets).sum(-1)  # (...,)
+        column = (glyphs.sum(-2) * self.offsets).sum(-1)
+        mass = glyphs.sum((-2, -1)).clamp_min(1e-6)[..., None]
+        return torch.stack([row, column], -1) / mass / self.half_frame
 
     def to_latents(self, z_what, z_where, log_sigma):
         """Latents (n, 2, z_dim), mean and log-sigma; the latter of z_what is given."""
-        mean = torch.cat([z_what, z_where], -1)  # (n, S, W + 2)
+        place = z_where + self.centre_of_mass(self.glyph(z_what))
+        mean = torch.cat([z_what, place], -1)  # (n, S, W + 2)
         log_sigma_where = torch.full_like(z_where, LOG_SIGMA_WHERE)
         log_sigma = torch.cat([log_sigma, log_sigma_where], -1)
         return torch.stack([mean, log_sigma], 1).flatten(2)  # (n, 2, S*(W + 2))
@@ -185,8 +201,12 @@ class SlotVAE(nn.Module):
 
     def draw(self, z_what, z_where):
         """Each slot alone, (n, S, height, width), of z_what (n, S, W) and z_where (n, S, 2)."""
+        return self.paste(self.glyph(z_what), z_where)
+
+    def paste(self, glyphs, z_where):
+        """Glyphs (n, S, size, size), each alone on black at z_where (n, S, 2), bilinearly."""
         down, across = self.interpolation(z_where, self.offsets)
-        return down @ self.glyph(z_what) @ across.mT
+        return down @ glyphs @ across.mT  # (n, S, height, width)
 
     def overlay(self, drawn):
         """Frames (n, height, width) of slots drawn alone (n, S, height, width)."""
@@ -208,6 +228,10 @@ class SlotVAE(nn.Module):
     def to_pixels(self, z_where):
         """Rows and columns, in pixels, of z_where (..., 2)."""
         return z_where * self.half_frame + self.half_frame - 0.5
+
+    def from_pixels(self, pixels):
+        """What `to_pixels` is given, of what it returns."""
+        return (pixels + 0.5 - self.half_frame) / self.half_frame
 
     def interpolation(self, z_where, offsets):
         """How much of each pixel lies at offsets (m,), px, from z_where (..., 2), down and across.
@@ -325,47 +349,66 @@ class SlotVAE(nn.Module):
         1. Extrapolate: each place moves on at its last speed.
         2. Detect and match: the places in the frame's own latent, its slots in the order that fits
            the extrapolated places and the looks so far.
-        3. Refine every combination: each slot starts where 1 or where 2 has it, which gives 2^S
-           combinations. Gauss-Newton steps lead from each to places that explain the frame better.
-        4. Keep the best: of all combinations, refined or not, the one with the least squared error.
-        5. Average looks: the look is read again at that place, and z_what is the mean of all looks
+        3. Locate: each slot is where 1 or where 2 has it. Of the 2^S combinations the one that
+           draws the frame best is refined.
+        4. Average looks: the look is read again at that place, and z_what is the mean of all looks
            read so far, because objects keep theirs.
+
+        Then back to the first frame, with the last looks: each slot is where it was located, or
+        where the places after it lead. Where objects overlap at first, only later frames tell them
+        apart. So the latents of a video are those of all of it.
         """
-        z_what, z_where = self.what_and_where(latents[:, 0, 0])
-        z_where_prev = z_where
-        followed = [latents[:, 0]]
+        z_what, place = self.split(latents[:, 0, 0])
+        places = [place]
+        log_sigmas = [latents[:, 0, 1]]
         for t in range(1, latents.shape[1]):
             x = frames[:, t, 0]
-            extrapolated = (2 * z_where - z_where_prev).clamp(-MAX_WHERE, MAX_WHERE)
-            matched = match_slots(latents[:, t], z_what, extrapolated)
-            _, detected = self.what_and_where(matched[:, 0])
-            starts = combinations(extrapolated, detected)
-            refined = [self.refine(x, z_what, start) for start in starts]
-            z_where_prev = z_where
-            z_where = self.best(x, z_what, starts + refined)
-            others = self.overlay_others(self.draw(z_what, z_where))
-            look, _, log_sigma = self.correct(x, z_what, z_where, others)
+            extrapolated = extrapolate(*places[-2:])
+            detected = match_slots(latents[:, t], z_what, extrapolated)
+            places.append(self.locate(x, z_what, extrapolated, detected))
+            look, log_sigma = self.read_look(x, z_what, places[-1])
             z_what = z_what + (look - z_what) / (t + 1)
-            followed.append(self.to_latents(z_what, z_where, log_sigma))
-        return torch.stack(followed, 1)
+            log_sigmas.append(log_sigma)
+        for t in reversed(range(latents.shape[1] - 1)):
+            extrapolated = extrapolate(*reversed(places[t + 1 : t + 3]))
+            places[t] = self.locate(frames[:, t, 0], z_what, extrapolated, places[t])
+        means = [torch.cat([z_what, place], -1).flatten(1) for place in places]
+        return torch.stack([torch.stack(means, 1), torch.stack(log_sigmas, 1)], 2)
 
-    def best(self, x, z_what, candidates):
+    def locate(self, x, z_what, *guesses):
+        """The places (V, S, 2) of objects in frames x (V, height, width), refined from guesses."""
+        glyphs = self.glyph(z_what)
+        middle = self.centre_of_mass(glyphs)
+        starts = [guess - middle for guess in combinations(*guesses)]
+        start = self.best(x, glyphs, starts)
+        refined = self.refine(x, glyphs, start)
+        return self.best(x, glyphs, [start, refined]) + middle
+
+    def read_look(self, x, z_what, place):
+        """z_what and its log-sigma (V, z_dim), as frames x show objects at place (V, S, 2)."""
+        glyphs = self.glyph(z_what)
+        z_where = place - self.centre_of_mass(glyphs)
+        others = self.overlay_others(self.paste(glyphs, z_where))
+        look, _, log_sigma = self.correct(x, z_what, z_where, others)
+        log_sigma_where = torch.full_like(z_where, LOG_SIGMA_WHERE)
+        return look, torch.cat([log_sigma, log_sigma_where], -1).flatten(1)
+
+    def best(self, x, glyphs, candidates):
         """For each frame x (n, height, width) the candidate, each (n, S, 2), that draws it best."""
         errors = []
         for z_where in candidates:
-            frames = self.overlay(self.draw(z_what, z_where))
+            frames = self.overlay(self.paste(glyphs, z_where))
             errors.append((frames - x).square().sum((1, 2)))  # (n,)
         best = torch.stack(errors).argmin(0)[None, :, None, None]  # (1, n, 1, 1)
         return torch.stack(candidates).take_along_dim(best, 0)[0]  # (n, S, 2)
 
-    def refine(self, x, z_what, z_where, steps=REFINEMENTS):
-        """z_where (n, S, 2) moved to where z_what explains frames x (n, height, width) best.
+    def refine(self, x, glyphs, z_where, steps=REFINEMENTS):
+        """z_where (n, S, 2) moved to where glyphs explain frames x (n, height, width) best.
 
         Damped Gauss-Newton steps on the squared error (Lucas & Kanade 1981), in pixels:
 
             step = (J J^T + 0.3 I)^-1 J (x - frame)
         """
-        glyphs = self.glyph(z_what)  # (n, S, size, size)
         pixel = 1 / self.half_frame  # (2,): one pixel down and across, in half frames
         for _ in range(steps):
             frame, slopes = self.frame_and_slopes(glyphs, z_where, pixel)
@@ -416,16 +459,22 @@ def combinations(*options):
     return [torch.stack(chosen, 1) for chosen in itertools.product(*per_slot)]
 
 
-def match_slots(latents, z_what, z_where):
-    """Latents (V, 2, z_dim), slots in the order that is nearest to z_what and z_where (V, S, ...).
+def extrapolate(*places):
+    """The next place (V, S, 2) after one, which stays, or two, at their speed."""
+    return (2 * places[-1] - places[0]).clamp(-MAX_WHERE, MAX_WHERE)
 
-    The distance is sum (z_where - its)^2 + 0.003 sum (z_what - its)^2.
+
+def match_slots(latents, z_what, place):
+    """Of latents (V, 2, z_dim) the places (V, S, 2) of z_what (V, S, W), which are near `place`.
+
+    Slots are taken in the order that has the least sum (place - its)^2 + 0.003 sum (z_what -
+    its)^2.
     """
     count = z_what.shape[1]
-    slots = latents.unflatten(-1, (count, -1))  # (V, 2, S, W + 2)
+    slots = latents[:, 0].unflatten(-1, (count, -1))  # (V, S, W + 2)
     orders = torch.tensor(list(itertools.permutations(range(count))), device=latents.device)
-    means = slots[:, 0, orders]  # (V, orders, S, W + 2)
-    cost = (means[..., -2:] - z_where[:, None]).square().sum((2, 3))  # (V, orders)
-    cost += LOOK_WEIGHT * (means[..., :-2] - z_what[:, None]).square().sum((2, 3))
-    nearest = orders[cost.argmin(1)]  # (V, S)
-    return slots.take_along_dim(nearest[:, None, :, None], dim=2).flatten(2)
+    slots = slots[:, orders]  # (V, orders, S, W + 2)
+    cost = (slots[..., -2:] - place[:, None]).square().sum((2, 3))  # (V, orders)
+    cost += LOOK_WEIGHT * (slots[..., :-2] - z_what[:, None]).square().sum((2, 3))
+    nearest = cost.argmin(1)[:, None, None, None]  # (V, 1, 1, 1)
+    return slots[..., -2:].take_along_dim(nearest, dim=1)[:, 0]

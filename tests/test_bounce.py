@@ -42,11 +42,13 @@ def follow_exactly(lstm, turn, stop, rebound):
     """A network that takes over each place that it reads; walls in px."""
     residual = lstm.residual
     torch.nn.init.zeros_(residual.head.weight)
+    torch.nn.init.zeros_(lstm.project.weight)
     with torch.no_grad():
         residual.head.bias[:4] = 30  # k_p and k_v of both axes
+        residual.walls.zero_()
         for wall, ends in ((residual.turn, turn), (residual.stop, stop)):
-            wall.copy_(torch.tensor(ends)[:, None] / TO_PX - 0.5)
-        residual.rebound.copy_(torch.tensor(rebound) / residual.FASTER)
+            wall.copy_((torch.tensor(ends)[:, None] / TO_PX - 0.5) / residual.PIXEL)
+        residual.rebound.copy_(torch.tensor(rebound))
 
 
 def test_a_place_goes_on_and_the_look_stays():
@@ -66,6 +68,7 @@ def test_a_silent_network_fits_a_line():
     """Far from walls, and with noise, what is predicted is the least-squares line's."""
     lstm = new_lstm()
     torch.nn.init.zeros_(lstm.residual.head.weight)
+    torch.nn.init.zeros_(lstm.project.weight)
     follow = torch.arange(8.0)
     paths = 18 + 0.5 * follow[:, None, None] + 0.3 * torch.randn(8, 2, 2)  # (T, 2, 2)
     predicted = to_paths(lstm.rollout(to_latents(paths[None]), 3)).detach()[0, 8:]
@@ -127,11 +130,24 @@ def test_slots_are_treated_alike():
 def test_walls_begin_at_the_edge_of_the_training_places():
     lstm = new_lstm()
     latents = to_latents(torch.rand(300, 5, 2, 2) * SIZE)
-    lstm.residual.start_from(latents[:, :, 0].flatten(0, 1))
-    for walls in (lstm.residual.turn, lstm.residual.stop):
-        in_px = (walls + 0.5) * TO_PX  # (2, 2)
-        torch.testing.assert_close(in_px[0], torch.zeros(2), rtol=0, atol=0.5)
-        torch.testing.assert_close(in_px[1], torch.full((2,), SIZE), rtol=0, atol=0.5)
+    lstm.residual.start_from(latents[:, :, 0])
+    in_px = (lstm.residual.walls + 0.5) * TO_PX  # (2, 2)
+    torch.testing.assert_close(in_px[0], torch.zeros(2), rtol=0, atol=0.5)
+    torch.testing.assert_close(in_px[1], torch.full((2,), SIZE), rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize("physics", MOVES)
+def test_what_walls_do_is_seen_in_the_training_places(physics):
+    """Before any training: the first a and b, and paths that turn and stop where they should."""
+    rng = np.random.default_rng(0)
+    position = rng.uniform(0, SIZE - 1, (300, 2, 2))
+    velocity = rng.uniform(2, 5, (300, 2, 2)) * rng.choice([-1, 1], (300, 2, 2))
+    lstm = new_lstm()
+    lstm.residual.start_from(to_latents(MOVES[physics](position, velocity, 20, SIZE))[:, :, 0])
+    *_, rebound = WALLS[physics]
+    torch.testing.assert_close(
+        lstm.residual.rebound, torch.tensor(rebound).float(), rtol=0, atol=0.15
+    )
 
 
 @pytest.mark.parametrize("peepholes", [True, False])
@@ -139,7 +155,7 @@ def test_walls_begin_at_the_edge_of_the_training_places():
 def test_everything_learns(loss, peepholes):
     """A gradient reaches walls, their effect, the gains and the recurrent network."""
     lstm = new_lstm(loss=loss, peepholes=peepholes, free=5)
-    lstm.residual.start_from(to_latents(torch.rand(300, 1, 2, 2) * SIZE)[:, 0, 0])
+    lstm.residual.start_from(to_latents(torch.rand(300, 5, 2, 2) * SIZE)[:, :, 0])
     rng = np.random.default_rng(0)
     position = rng.uniform(0, SIZE, (64, 2, 2))
     velocity = rng.choice([-3.1, 3.1], (64, 2, 2))  # to both walls
@@ -162,3 +178,30 @@ def test_it_is_of_slots():
 
 def test_all_physics_are_here():
     assert WALLS.keys() == set(PHYSICS) - {"svg-stochastic"}, "there a new velocity is drawn"
+
+
+def test_a_mixture_draws_a_direction_for_each_slot():
+    """Samples of two slots differ, and each goes on from what was drawn."""
+    lstm = new_lstm(loss="mdn", mixtures=3)
+    latents = to_latents(torch.rand(4, 6, 2, 2) * SIZE)
+    torch.manual_seed(0)
+    one, two = (lstm.rollout(latents, 3, temperature=1.0)[:, 6:] for _ in range(2))
+    apart = (one - two).unflatten(-1, (2, 5))[..., 3:].abs()  # (4, 3, 2, 2)
+    assert (apart > 0).all()
+    mean = lstm.rollout(latents, 3)
+    looks = mean.unflatten(-1, (2, 5))[..., :3]
+    torch.testing.assert_close(looks[:, 6], latents[:, 5, 0].unflatten(-1, (2, 5))[..., :3])
+    lstm.train()
+    lstm(latents)["loss"].backward()
+    assert lstm.residual.head.weight.grad.any()
+
+
+def test_the_mixture_of_slots_is_one_for_each():
+    """-log p of two slots is the sum of each slot's own."""
+    torch.manual_seed(0)
+    both = new_lstm(loss="mdn", mixtures=3)
+    one = LatentLSTM(**both.config | {"z_dim": 5, "slots": 1}).eval()
+    one.load_state_dict(both.state_dict())
+    latents = to_latents(torch.rand(4, 6, 2, 2) * SIZE)
+    apart = [one(slot)["loss"] for slot in latents.split(5, dim=-1)]
+    torch.testing.assert_close(both(latents)["loss"], sum(apart))

@@ -192,9 +192,9 @@ def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
 
 
 def test_digits_are_found_where_they_are(benchmark):
-    frames, corners, size, _ = read_windows(benchmark, "test", 20, count=40)
+    frames, corners, data, _ = read_windows(benchmark, "test", 20, count=40)
     frames = frames / np.float32(255)
-    digits = metrics.Digits(frames, corners, size)
+    digits = metrics.Digits(frames, corners, data["num_sz"])
     assert 0.4 < digits.threshold < 0.8
     assert digits.error < 0.05
     score, distance = digits.find(frames, np.arange(40))
@@ -206,9 +206,9 @@ def test_digits_are_found_where_they_are(benchmark):
 
 
 def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(benchmark):
-    frames, corners, size, _ = read_windows(benchmark, "test", 20, count=40)
+    frames, corners, data, _ = read_windows(benchmark, "test", 20, count=40)
     frames = frames / np.float32(255)
-    digits, future = metrics.Digits(frames, corners, size), frames[:, 10:]
+    digits, future = metrics.Digits(frames, corners, data["num_sz"]), frames[:, 10:]
     scores = {}
     for name, made in (("truth", future), ("black", 0 * future)):
         score, distance = digits.find(made, np.arange(40))

@@ -89,14 +89,11 @@ def test_slots_are_put_in_the_order_expected(slots, told_by):
     if told_by == "place":
         z_what[:] = z_what[:, :1]
     else:
-        z_where[:] = z_where[:, :1]
-    means = torch.cat([z_what, z_where], -1)
-    latents = torch.stack(
-        [means, -torch.rand_like(means)], 1
-    )  # every slot has deviations of its own
-    mixed = latents[:, :, torch.arange(slots).roll(1)]
-    ordered = match_slots(mixed.flatten(2), z_what + 0.1 * torch.randn_like(z_what), z_where + 0.01)
-    torch.testing.assert_close(ordered, latents.flatten(2))
+        z_where = z_where[:, :1] + 0.001 * torch.randn_like(z_where)
+    means = torch.cat([z_what, z_where], -1)[:, torch.arange(slots).roll(1)]
+    mixed = torch.stack([means, means], 1).flatten(2)  # (V, 2, z_dim)
+    z_what += 0.1 * torch.randn_like(z_what)
+    torch.testing.assert_close(match_slots(mixed, z_what, z_where + 0.01), z_where)
 
 
 class Sloppy(SlotVAE):
@@ -210,12 +207,12 @@ def test_known_objects_are_found_again(combine):
     with torch.no_grad():
         frame = model.overlay(model.draw(z_what, z_where))
         away = z_where + torch.tensor([[1.0, -0.5], [-0.5, 1.0], [0.5, 0.5]]) / model.half_frame
-        again = model.refine(frame, z_what, away, steps=8)
+        again = model.refine(frame, model.glyph(z_what), away, steps=8)
     torch.testing.assert_close(again, z_where, atol=0.05 / 24, rtol=0)
 
 
 def test_looks_become_the_mean_of_those_read():
-    """What is corrected at each frame of one that does not move: (1 + 2 + 3) / 3 in the end."""
+    """What is corrected at each frame of one that does not move: (1 + 2 + 3) / 3, in all frames."""
 
     class Counting(SlotVAE):
         def correct(self, x, z_what, z_where, others):
@@ -226,7 +223,7 @@ def test_looks_become_the_mean_of_those_read():
     model.looks_read = 1.0
     still = model.to_latents(torch.ones(3, 1, 4), torch.zeros(3, 1, 2), torch.zeros(3, 1, 4))
     followed = model.follow(still[None], model.decode(still[:, 0])[None])[0]
-    torch.testing.assert_close(followed[:, 0, 0], torch.tensor([1.0, 1.5, 2.0]))
+    torch.testing.assert_close(followed[:, 0, 0], torch.full((3,), 2.0))
 
 
 def test_the_lstm_treats_slots_alike():
@@ -361,7 +358,7 @@ def test_bounce_through_the_stages(slotted, tmp_path):
         checkpoint.load(tmp_path / name / "last.pt", LatentLSTM) for name in ("unbroken", "broken")
     ]
     assert checkpoint.identity(ends[0]) == checkpoint.identity(ends[1])
-    low, high = ends[0]["model"]["residual.turn"]
+    low, high = ends[0]["model"]["residual.walls"]
     assert (low > -1).all()  # of an untrained detector places are near the middle
     assert (high < 1).all()
 
@@ -413,10 +410,6 @@ def test_the_dump_is_what_the_codec_makes_of_whole_videos(slotted):
 
 def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
     dump, small = slotted / "vcae" / "latents.hdf5", ["--seq_length", 6, "--device", "cpu"]
-    with pytest.raises(UserError, match="--loss mdn"):
-        run(
-            train_lstm, "--data_file", dump, "--save_to", tmp_path / "lstm", "--loss", "mdn", *small
-        )
     with pytest.raises(UserError, match="--diffs"):
         run(train_lstm, "--data_file", dump, "--save_to", tmp_path / "lstm", "--diffs", *small)
     plain = chain / "vcae" / "latents.hdf5"
@@ -528,3 +521,20 @@ def test_slots_sizes_and_combination_come_from_the_file(
     run(train_vcae, *flags, "--num_epochs", 1, "--n_hid", 16, "--amp")
     config = checkpoint.load(tmp_path / "vcae" / "best.pt", SlotVAE)["config"]
     assert (config["slots"], config["size"], config["combine"]) == (digits, size, combine)
+
+
+@torch.no_grad()
+def test_later_frames_tell_early_overlaps_apart():
+    """At first both objects are taken to be at one place; they part, and were apart all along."""
+    torch.manual_seed(0)
+    model = Sloppy((1, 48, 48), z_dim=12, slots=2, size=10, n_hid=16).eval()
+    time = torch.arange(8.0)[:, None]
+    one = torch.cat([0.06 * time - 0.05, 0.02 * time], 1)  # (T, 2)
+    two = torch.cat([0.05 - 0.06 * time, 0.15 - 0.02 * time], 1)
+    z_where = torch.stack([one, two], 1)  # (T, S, 2)
+    z_what = 3 * torch.randn(2, 4).expand(8, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
+    found = true.clone()
+    found[0, :, 10:] = found[0, :, 4:6]
+    followed = model.follow(found[None], model.decode(true[:, 0])[None])[0]
+    torch.testing.assert_close(followed[:, 0], true[:, 0], rtol=0, atol=0.01)

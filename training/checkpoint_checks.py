@@ -139,7 +139,7 @@ def check_config(config):
     slots = config.get("slots")
     if slots:
         divides = config["z_dim"] % slots == 0 and config["z_dim"] // slots >= MIN_SLOT
-        if not divides or config.get("loss") == "mdn" or config.get("diffs"):
+        if not divides or config.get("diffs"):
             raise ValueError(f"config: {slots} slots do not go with the rest of it")
     elif config.get("residual") == "bounce":
         raise ValueError("config: bounce is of slots, which it does not have")

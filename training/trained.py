@@ -13,6 +13,7 @@ from models.cae import CAE, Deconvoluter
 from models.codec import ByFeatures, Codec, Direct, unit_scale
 from models.film import FilmPredictor
 from models.lstm import LatentLSTM
+from models.observed import ObservedObjects
 from models.slots import SlotVAE
 from models.vae import VAE, VCAE
 from runtime import files
@@ -123,36 +124,50 @@ class Trained:
             )
 
     @torch.no_grad()
-    def rollout(self, context, steps, temperature=None, amp=False):
+    def rollout(self, context, steps, temperature=None, amp=False, restored=False):
         """Context and `steps` frames after it, as predicted, and the context through the codec.
 
-        context: (V, T, channels, height, width) uint8; amp: decode in bfloat16. Returns frames (V,
-        T + steps, ...) and (V, T, ...) on the CPU, in [0, 1]. The first frame is not predicted: it
-        is the context's (without a painter, through the codec).
+        context: (V, T, channels, height, width) uint8; amp: decode in bfloat16; restored: undo what
+        the codec loses (slots: after the context, objects are drawn as it showed them; else by
+        `restore`). Returns frames (V, T + steps, ...) and (V, T, ...) on the CPU, in [0, 1]. The
+        first frame is not predicted: it is the context's (without a painter, through the codec).
         """
         latents = self.codec.encode_videos(context)  # (V, T, 2, z)
-        predicted = self.paint(context, latents, steps, temperature=temperature, amp=amp)
-        return predicted, self.codec.decode(latents[:, :, 0]).cpu()
+        predicted = self.paint(context, latents, steps, 0, temperature, amp, restored)
+        reconstructed = self.codec.decode(latents[:, :, 0]).cpu()
+        if restored and not self.codec.follow:
+            predicted = restore(predicted, unit_scale(context), reconstructed)
+        return predicted, reconstructed
 
-    def paint(self, context, latents, steps, first=0, temperature=None, amp=False):
+    def paint(self, context, latents, steps, first, temperature=None, amp=False, restored=False):
         """The frames of `rollout` from number `first` on, of context frames and their latents."""
         if self.film:
             frames = unit_scale(context.to(self.codec.device))
             return self.film.rollout(frames, latents, steps, temperature, first).cpu()
         means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
         with torch.autocast(self.codec.device.type, torch.bfloat16, enabled=amp):
-            return self.codec.decode(means[:, first:]).cpu()
+            painted = self.codec.decode(means[:, first:]).cpu()
+        if restored and self.codec.follow:
+            frames = unit_scale(context.to(self.codec.device))
+            objects = ObservedObjects(self.codec.networks.vae, frames, latents[:, :, 0])
+            painted[:, -steps:] = objects.draw(means[:, -steps:]).cpu()
+        return painted
 
     @torch.no_grad()
     def predict(self, context, future):
         latents = encode(self.codec, context)
         last = context.shape[1] - 1  # what comes before is not looked at
-        return self.paint(to_uint8(context), latents, future.shape[1], last).numpy()
+        predicted = self.paint(to_uint8(context), latents, future.shape[1], last)
+        if self.codec.follow and last:
+            # A video's slots are found in all of its frames: here the last one must not be known.
+            known = context[:, :-1]
+            predicted[:, :1] = self.paint(to_uint8(known), encode(self.codec, known), 1, last)
+        return predicted.numpy()
 
     def predict_restored(self, context, future):
-        predicted, reconstructed = self.rollout(to_uint8(context), future.shape[1])
-        restored = restore(predicted, torch.from_numpy(context), reconstructed)
-        return restored[:, context.shape[1] :].numpy()
+        steps = future.shape[1]
+        predicted, _ = self.rollout(to_uint8(context), steps, restored=True)
+        return predicted[:, -steps:].numpy()
 
     @torch.no_grad()
     def forget(self, context, future):
