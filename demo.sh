@@ -8,22 +8,23 @@ case $which in quick | mnist | movie) ;; *) echo "usage: ./demo.sh [quick|mnist|
 source "$(dirname "$0")/recipes/stage.sh"
 
 quick() {
-    local one=data/quick_one.hdf5 two=data/quick_two.hdf5 pictures=picture_output/quick
-    local sample="$python sample_video.py --context 10 --horizon 20"
+    local pictures=picture_output/quick
     echo "1/3 one bouncing digit"
-    few_digits $one
-    $sample --model pretrained/vector/lstm.pt --data_file $one --dest $pictures/one_digit
+    continue_digits vector $pictures/one_digit
     echo "2/3 two bouncing digits, each with its own part of the latent"
-    few_digits $two --nums_per_image 2 --physics srivastava
-    $sample --model pretrained/slots/lstm.pt --data_file $two --restore --dest $pictures/two_digits
+    continue_digits slots $pictures/two_digits --nums_per_image 2 --physics srivastava
     echo "3/3 a gesture and a scene of an animation, which no network was trained on"
     $python sample_video.py --film data/gestures/night.mkv --start 0 --dest $pictures
     $python sample_video.py --film data/big_buck_bunny/opening.mp4 --start 5 --dest $pictures
     echo "Look at the GIFs in $pictures (left: ground truth, right: prediction; red: no more frames are fed in)."
 }
 
-few_digits() { # FILE FLAGS...: make a few test videos, unless they are there
-    [ -e $1 ] || $python moving_mnist.py --dest $1 --mnist sample --seqs 4 --split 0/0/100 "${@:2}"
+continue_digits() { # NETWORKS FOLDER FLAGS...: make a few test videos, and predict how they go on
+    local frames=data/quick_$1.hdf5 restore=()
+    [ -e $frames ] || $python moving_mnist.py --dest $frames --mnist sample --seqs 4 --split 0/0/100 "${@:3}"
+    [ $1 = slots ] && restore=(--restore) # objects as the first ten frames show them
+    $python sample_video.py --model pretrained/$1/lstm.pt --data_file $frames --context 10 --horizon 20 --dest $2 \
+        ${restore[@]+"${restore[@]}"}
 }
 
 mnist() {

