@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import torch
-from torch import nn
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import runtime.environment  # noqa: F401 (before torch)
+
+import torch
 from compare import compare
+from torch import nn
 
 from models.lstm import LatentLSTM
 from runtime import native

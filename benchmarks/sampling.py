@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import runtime.environment  # noqa: F401 (before torch)
+
+import torch
 from compare import compare
 
 from models.codec import batch_size
