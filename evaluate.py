@@ -3,6 +3,8 @@
 from functools import partial
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import numpy as np
 import torch
 

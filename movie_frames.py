@@ -7,6 +7,8 @@ import argparse
 import os
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 from data import footage, hdf5, movie, shots
 from runtime import cli, limits
 from runtime.errors import UserError

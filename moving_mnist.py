@@ -6,6 +6,8 @@ The splits share no digit.
 from functools import partial
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 from data import bouncing, export, hdf5, mnist
 from runtime import cli, limits
 from runtime.errors import UserError

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import torch
 from tqdm import tqdm
 
@@ -51,7 +53,7 @@ def flags():
     add("--scale", type=limits.at_least(1), default=3, help="screen pixels per pixel")
     add("--seed", type=limits.seed, default=0, help="of the choice of videos and of samples")
     add("--device", help="if not given: cuda, else mps, else cpu")
-    amp = "decode in bfloat16; if not given: where the hardware is fast at it"
+    amp = "predict and paint in bfloat16; if not given: where the hardware is fast at it"
     add("--amp", action=cli.Switch, help=amp)
     return parser
 

@@ -5,6 +5,8 @@ Its convolutions become the feature extractor.
 
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import torch
 
 from data.hdf5 import Frames

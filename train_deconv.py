@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import torch
 
 from data.hdf5 import Frames

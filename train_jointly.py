@@ -6,6 +6,8 @@ painter, which moves the last true frame as the predicted latents say.
 
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import torch
 
 from data.augmented import FilmWindows

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import numpy as np
 
 from data.augmented import FilmWindows

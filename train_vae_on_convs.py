@@ -5,6 +5,8 @@ It leaves its checkpoint, pictures of the whole chain, and the latents of all fr
 
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import torch
 
 from data.hdf5 import Frames, write_latents

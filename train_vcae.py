@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import runtime.environment  # noqa: F401 (before torch)
+
 import numpy as np
 
 from data.hdf5 import Frames, write_latents

@@ -18,6 +18,11 @@ def compare(variants, device, rounds=7, warm_up=5):
             ms = milliseconds(function, device)
             if turn >= warm_up:
                 taken[name].append(ms)
+    return report(taken)
+
+
+def report(taken):
+    """Print and return the medians of {name: times in ms}."""
     medians = {name: statistics.median(times) for name, times in taken.items()}
     base = list(medians.values())[-1]
     for name, median in medians.items():

@@ -8,9 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import runtime.environment  # noqa: F401 (before torch)
+
+import numpy as np
 from compare import compare
 
 import moving_mnist

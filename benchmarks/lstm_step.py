@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import runtime.environment  # noqa: F401 (before torch)
+
 import torch
+from compare import compare
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from compare import compare
-
 from models.lstm import LatentLSTM
+from models.peephole import transposed_product
 from runtime import native
 from runtime.device import choose_device
 from training.loop import take_step
@@ -75,8 +77,8 @@ def products(inputs, units, layers, batch, steps, free, dtype, device):
                     by_w_t(h)
                 for _ in range(len(x) // batch):
                     by_w(da)
-                gates.t() @ hidden
-                gates.t() @ x
+                transposed_product(gates, hidden)
+                transposed_product(gates, x)
                 if layer or len(blocks) > 1:
                     gates @ weight
 

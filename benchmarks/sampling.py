@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import runtime.environment  # noqa: F401 (before torch)
+
+import torch
 from compare import compare
 
 from models.codec import batch_size
@@ -30,16 +31,22 @@ def main(args):
         return torch.cat(means).unflatten(0, (64, 30))
 
     def sample(amp):
-        z = lstm.rollout(encode(), 30).flatten(0, 1)
+        latents = encode()
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            z = lstm.rollout(latents, 30).flatten(0, 1)
             return torch.cat([vcae.decode(part) for part in z.split(size)]).cpu()
+
+    def rollout(context, amp):
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            return lstm.rollout(context, 30).cpu()
 
     latents = encode()
     variants = {
-        "64 videos, painted in bfloat16": lambda: sample(True),
-        "64 videos, painted in float32": lambda: sample(False),
-        "one video, its rollout": lambda: lstm.rollout(latents[:1], 30).cpu(),
-        "one video, 30 free steps": lambda: lstm.rollout(latents[:1, :1], 30).cpu(),
+        "64 videos in bfloat16": lambda: sample(True),
+        "64 videos in float32": lambda: sample(False),
+        "one video's rollout in bfloat16": lambda: rollout(latents[:1], True),
+        "its 30 free steps in bfloat16": lambda: rollout(latents[:1, :1], True),
+        "30 free steps in float32": lambda: rollout(latents[:1, :1], False),
     }
     medians = compare(variants, device, args.rounds)
     for name, median in medians.items():

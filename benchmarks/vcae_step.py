@@ -5,9 +5,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import runtime.environment  # noqa: F401 (before torch)
+
+import torch
 from compare import compare
 
 from models.vae import VCAE

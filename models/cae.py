@@ -103,7 +103,7 @@ class TiedDense(nn.Module):
         return torch.tanh(F.linear(x.flatten(1), self.weight, self.bias))
 
     def inverse(self, y, *_):
-        y = F.linear(y, self.weight.t()).unflatten(1, self.shape_in)
+        y = (y @ self.weight).unflatten(1, self.shape_in)
         return torch.tanh(y + self.inverse_bias.view(-1, *[1] * (len(self.shape_in) - 1)))
 
 
@@ -182,6 +182,7 @@ class CAE(nn.Module):
                 raise ValueError(
                     f"nothing is left of a {side} x {side} crop after {name}; make it shorter"
                 )
+        self.to(memory_format=torch.channels_last)
 
     def shifted(self, frames):
         """Frames uint8 as float32 in [-pxsh, 1 - pxsh]."""
@@ -269,6 +270,7 @@ class Deconvoluter(nn.Module):
         self.painter = nn.Sequential(*painter, nn.Tanh())
         if arch == "2016":
             self.apply(glorot)
+        self.to(memory_format=torch.channels_last)
 
     def paint(self, features):
         """Shifted frames (n, channels, side, side) for features of the split layer."""

@@ -59,7 +59,7 @@ static Vec clamp(Vec x, float low, float high) {  // NaN stays NaN
   return x > highs ? highs : x;
 }
 static Vec exp(Vec x) {  // 2^n exp(r), |r| <= log(2) / 2; off by 1e-7 of itself
-  x = clamp(x, -43, 43);  // the product of two is finite
+  x = clamp(x, -80, 80);  // 2^n is finite, and no denormal number
   Vec shifted = x * 1.44269504f + 0x1.8p23f;  // n in the lowest bits
   Vec n = shifted - 0x1.8p23f;
   Vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
@@ -67,12 +67,7 @@ static Vec exp(Vec x) {  // 2^n exp(r), |r| <= log(2) / 2; off by 1e-7 of itself
   for (float factor : {1.f / 24, 1.f / 6, 1.f / 2, 1.f, 1.f}) sum = sum * r + factor;
   return (Vec)((Bits)sum + ((Bits)shifted << 23));
 }
-static void sigmoids(Vec a, Vec b, Vec& s_a, Vec& s_b) {  // with one division, the slowest part
-  Vec one_a = 1 + exp(-a), one_b = 1 + exp(-b);
-  Vec inverse = 1 / (one_a * one_b);
-  s_a = one_b * inverse;
-  s_b = one_a * inverse;
-}
+static Vec sigmoid(Vec x) { return 1 / (1 + exp(-x)); }
 static Vec tanh(Vec x) { return 2 / (1 + exp(-2 * x)) - 1; }
 
 // gates (steps, batch, 4, units): V x + b, and then the gates. weights: blocks (units, GATES).
@@ -97,16 +92,15 @@ void forward(long steps, long batch, long units, T* gates, const T* weights, con
             float* c = cells + (first + row) * units + unit;
             prefetch(gate + AHEAD * 4 * units, units, 4);
             prefetch(c + AHEAD * units, batch * units, 2);
-            Vec c_prev = load(c), i, f, o, half;
-            sigmoids(load(a) + load(gate) + p_i * c_prev,
-                     load(a + LANES) + load(gate + units) + p_f * c_prev, i, f);
+            Vec c_prev = load(c);
+            Vec i = sigmoid(load(a) + load(gate) + p_i * c_prev);
+            Vec f = sigmoid(load(a + LANES) + load(gate + units) + p_f * c_prev);
             Vec g = tanh(load(a + 2 * LANES) + load(gate + 2 * units));
             Vec c_new = f * c_prev + i * g;
-            Vec a_o = load(a + 3 * LANES) + load(gate + 3 * units) + p_o * c_new;
-            sigmoids(a_o, 2 * c_new, o, half);
+            Vec o = sigmoid(load(a + 3 * LANES) + load(gate + 3 * units) + p_o * c_new);
             for (Vec each : {i, f, g, o}) store(gate, each), gate += units;
             store(c + batch * units, c_new);
-            store(hiddens + (first + row + batch) * units + unit, o * (2 * half - 1));
+            store(hiddens + (first + row + batch) * units + unit, o * tanh(c_new));
           }
         }
       }
@@ -133,37 +127,30 @@ void backward(long steps, long batch, long units, const T* gates, const T* weigh
           for (long k = 0; t < steps - 1 && k < 4 * units; k += DEPTH)
             brgemm(rows, UNITS, std::min(DEPTH, 4 * units - k), 4 * units, UNITS, UNITS, k > 0,
                    da_next + k, weights + block * 4 * units + k * UNITS, tile, vnni<T>);
-          Three sums[] = {load_three(dp + block, units), load_three(dp + block + LANES, units)};
-          for (long row = 0; row < rows; row++) {
-            for (long lane = 0; lane < UNITS; lane += LANES) {
-              long unit = block + lane, here = (first + row) * units + unit;
-              Vec dh = load(tile + row * UNITS + lane);
+          for (long unit = block; unit < block + UNITS; unit += LANES) {
+            Three peephole = load_three(p + unit, units), sum = load_three(dp + unit, units);
+            for (long row = 0; row < rows; row++) {
+              Vec dh = load(tile + row * UNITS + unit - block);
+              long here = (first + row) * units + unit;
               if (t < 0) { store(dh_0 + here, dh); continue; }
               long at = t * batch * units + here;
               const T* gate = gates + 4 * (at - unit) + unit;
-              T* d = da + 4 * (at - unit) + unit;
-              prefetch(gate + AHEAD * 4 * units, units, 4);
-              prefetch(cells + at + AHEAD * units, batch * units, 2);
               Vec i = load(gate), f = load(gate + units);
               Vec g = load(gate + 2 * units), o = load(gate + 3 * units);
               Vec c_prev = load(cells + at), c = load(cells + at + batch * units);
               Vec tanh_c = tanh(c);
-              auto [p_i, p_f, p_o] = load_three(p + unit, units);
               dh += load(d_hiddens + at);
               Vec d_o = dh * tanh_c * o * (1 - o);
-              Vec dc_all = load(dc + here) + dh * o * (1 - tanh_c * tanh_c) + d_o * p_o;
-              Vec d_i = dc_all * g * i * (1 - i);
-              Vec d_f = dc_all * c_prev * f * (1 - f);
-              Vec d_g = dc_all * i * (1 - g * g);
+              Vec dc_t = load(dc + here) + dh * o * (1 - tanh_c * tanh_c) + d_o * peephole.o;
+              Vec d_i = dc_t * g * i * (1 - i);
+              Vec d_f = dc_t * c_prev * f * (1 - f);
+              Vec d_g = dc_t * i * (1 - g * g);
+              T* d = da + 4 * (at - unit) + unit;
               for (Vec each : {d_i, d_f, d_g, d_o}) store(d, clamp(each, -clip, clip)), d += units;
-              Three& sum = sums[lane / LANES];
+              store(dc + here, dc_t * f + d_i * peephole.i + d_f * peephole.f);
               sum = {sum.i + d_i * c_prev, sum.f + d_f * c_prev, sum.o + d_o * c};
-              store(dc + here, dc_all * f + d_i * p_i + d_f * p_f);
             }
-          }
-          for (long lane = 0; lane < UNITS; lane += LANES) {
-            const Three& sum = sums[lane / LANES];
-            float* to = dp + block + lane;
+            float* to = dp + unit;
             for (Vec each : {sum.i, sum.f, sum.o}) store(to, each), to += units;
           }
         }
@@ -173,15 +160,13 @@ void backward(long steps, long batch, long units, const T* gates, const T* weigh
   }
 }
 
-template <class T> bool multiplies() {  // whether brgemm does so on this processor
+template <class T> bool multiplies() try {  // whether brgemm does so on this processor
   T a[LANES * LANES] = {};
   float c[LANES * LANES];
-  try {
-    brgemm(LANES, LANES, LANES, LANES, LANES, LANES, false, a, a, c, vnni<T>);
-    brgemm_release(vnni<T>);
-    return true;
-  } catch (...) { return false; }
-}
+  brgemm(LANES, LANES, LANES, LANES, LANES, LANES, false, a, a, c, vnni<T>);
+  brgemm_release(vnni<T>);
+  return true;
+} catch (...) { return false; }
 extern "C" {
 bool multiplies_float32() { return multiplies<float>(); }
 bool multiplies_bfloat16() { return multiplies<BFloat16>(); }

@@ -129,12 +129,19 @@ class SharedWeights(torch.autograd.Function):
         da = da.flatten(0, 1)  # (T*B, 4H)
         x = x.flatten(0, 1)  # (T*B, inputs)
         h_prev = h_prev.flatten(0, 1)  # (T*B, H)
-        return None, da.t() @ x, da.t() @ h_prev, da.sum(0)
+        return None, transposed_product(da, x), transposed_product(da, h_prev), da.sum(0)
 
 
 def joined(parts):
     """The parts, each (T_k, B, n), one after the other; one alone is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def transposed_product(a, b):
+    """a^T b, (m, n), of a (N, m) and b (N, n), where a has more columns than b."""
+    if b.is_cuda or b.dtype != torch.bfloat16:
+        return a.t() @ b
+    return (b.t().contiguous() @ a).t()  # oneDNN takes longer to transpose a
 
 
 class PeepholeLSTM(nn.Module):

@@ -7,10 +7,6 @@ import torch
 
 from runtime.errors import UserError
 
-# Large tensors in huge pages, where Linux has them: in small ones, touching fresh memory is a fifth
-# of a 2016 step.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 
 def choose_device(name=None):
     """The torch device: the one named, or else cuda, else mps, else cpu.

@@ -11,6 +11,7 @@ SIZES = {
     "generator.py": "",
     "loader.py": "--device cpu",
     "lstm_step.py": "--device cpu --units 8 --batch_size 4 --seq_length 6 --rollout 2",
+    "neighbours.py": "--network lstm --seconds 0.1",
     "sampling.py": "--device cpu",
     "vcae_step.py": "--device cpu --arch deep --batch_size 2",
 }

@@ -127,7 +127,7 @@ class Trained:
     def rollout(self, context, steps, temperature=None, amp=False, restored=False):
         """Context and `steps` frames after it, as predicted, and the context through the codec.
 
-        context: (V, T, channels, height, width) uint8; amp: decode in bfloat16; restored: undo what
+        context: (V, T, channels, height, width) uint8; amp: in bfloat16; restored: undo what
         the codec loses (slots: after the context, objects are drawn as it showed them; else by
         `restore`). Returns frames (V, T + steps, ...) and (V, T, ...) on the CPU, in [0, 1]. The
         first frame is not predicted: it is the context's (without a painter, through the codec).
@@ -141,11 +141,11 @@ class Trained:
 
     def paint(self, context, latents, steps, first, temperature=None, amp=False, restored=False):
         """The frames of `rollout` from number `first` on, of context frames and their latents."""
-        if self.film:
-            frames = unit_scale(context.to(self.codec.device))
-            return self.film.rollout(frames, latents, steps, temperature, first).cpu()
-        means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
         with torch.autocast(self.codec.device.type, torch.bfloat16, enabled=amp):
+            if self.film:
+                frames = unit_scale(context.to(self.codec.device))
+                return self.film.rollout(frames, latents, steps, temperature, first).cpu()
+            means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
             painted = self.codec.decode(means[:, first:]).cpu()
         if restored and self.codec.follow:
             frames = unit_scale(context.to(self.codec.device))
