@@ -1,7 +1,6 @@
 """What is set before PyTorch is imported: how its libraries use memory and threads."""
 
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -11,18 +10,6 @@ from conftest import ROOT
 
 FIRST = "import runtime.environment"
 LATER = r"^(?:import|from) (?:numpy|torch|compare|data|evaluation|models|training)\b"
-MEASURE = """
-import resource
-import runtime.environment
-import torch
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**24)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(faults(), faults())
-"""
 SHOW = "import os, runtime.environment; print(os.environ.get('GOMP_SPINCOUNT'))"
 
 
@@ -44,12 +31,6 @@ def test_scripts_import_it_first(path):
     text = path.read_text()
     if path.name != "compare.py":  # which the benchmarks import
         assert text.index(FIRST) < re.search(LATER, text, re.MULTILINE).start()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
-def test_freed_memory_is_used_again():
-    first, second = map(int, python(MEASURE))
-    assert second < first / 2
 
 
 def test_what_the_user_has_set_stays():
