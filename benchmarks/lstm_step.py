@@ -55,10 +55,10 @@ def products(inputs, units, layers, batch, steps, free, dtype, device):
     On a CPU, W is packed beforehand for its many small products. Of `free` steps in free running
     the input is not known beforehand, so that its products cannot be one.
     """
-    sizes = (batch, units), (batch, 4 * units), (4 * units, units)
+    sizes = (batch, units), (batch, 4 * units), (units, 4 * units)
     h, da, w = (torch.randn(*size, dtype=dtype, device=device) for size in sizes)
-    by_w_t = multiply_by(w.t().contiguous(), batch)
     by_w = multiply_by(w, batch)
+    by_w_t = multiply_by(w.t().contiguous(), batch)
     widths = [inputs] + [units] * (layers - 1)
     blocks = [steps - free] + [1] * free
     known = [
@@ -67,20 +67,20 @@ def products(inputs, units, layers, batch, steps, free, dtype, device):
     ]
     hiddens = [torch.randn(n * batch, units, dtype=dtype, device=device) for n in blocks]
     sloped = [torch.randn(n * batch, 4 * units, dtype=dtype, device=device) for n in blocks]
-    weights = [torch.randn(4 * units, width, dtype=dtype, device=device) for width in widths]
+    weights = [torch.randn(width, 4 * units, dtype=dtype, device=device) for width in widths]
 
     def run(_):
         for layer, weight in enumerate(weights):
             for x, hidden, gates in zip(known[layer], hiddens, sloped, strict=True):
-                x @ weight.t()
+                x @ weight
                 for _ in range(len(x) // batch):
-                    by_w_t(h)
+                    by_w(h)
                 for _ in range(len(x) // batch):
-                    by_w(da)
-                transposed_product(gates, hidden)
-                transposed_product(gates, x)
+                    by_w_t(da)
+                transposed_product(hidden, gates)
+                transposed_product(x, gates)
                 if layer or len(blocks) > 1:
-                    gates @ weight
+                    gates @ weight.t()
 
     return run
 
@@ -116,6 +116,7 @@ def processor(device):
 
 def main(args):
     device = choose_device(args.device)
+    torch.set_flush_denormal(True)  # as training does
     dtype = torch.bfloat16 if args.amp else torch.float32
     torch.manual_seed(0)
     latents = torch.randn(args.batch_size, args.seq_length, 2, args.z_dim, device=device)
@@ -128,7 +129,7 @@ def main(args):
         )
         if layer:
             model.layers = nn.ModuleList(
-                layer(each.weight_in.shape[1], args.units) for each in model.layers
+                layer(len(each.weight_in), args.units) for each in model.layers
             )
         if fuse:
             model.compile()

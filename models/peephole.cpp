@@ -70,7 +70,7 @@ static Vec exp(Vec x) {  // 2^n exp(r), |r| <= log(2) / 2; off by 1e-7 of itself
 static Vec sigmoid(Vec x) { return 1 / (1 + exp(-x)); }
 static Vec tanh(Vec x) { return 2 / (1 + exp(-2 * x)) - 1; }
 
-// gates (steps, batch, 4, units): V x + b, and then the gates. weights: blocks (units, GATES).
+// gates (steps, batch, 4, units): x V + b, and then the gates. weights: blocks (units, GATES).
 // hiddens, cells (steps + 1, batch, units): the first is given. p (3, units): the peepholes.
 template <class T>
 void forward(long steps, long batch, long units, T* gates, const T* weights, const float* p,
@@ -110,10 +110,11 @@ void forward(long steps, long batch, long units, T* gates, const T* weights, con
 }
 
 // weights: blocks (4 units, UNITS). dc (batch, units): of c_T, and then of c_0. Written: da, as
-// gates, and dh (batch, units), of h_0. Added to: dp (3, units).
+// gates, and dh (batch, units), of h_0. Added to: d_shared (7, units), of the biases of i, f, g and
+// o and the peepholes.
 template <class T>
 void backward(long steps, long batch, long units, const T* gates, const T* weights, const float* p,
-              const float* cells, const T* d_hiddens, float clip, float* dc, T* da, float* dp,
+              const float* cells, const T* d_hiddens, float clip, float* dc, T* da, float* d_shared,
               float* dh_0) {
 #pragma omp parallel num_threads(at::get_num_threads())
   {
@@ -128,7 +129,9 @@ void backward(long steps, long batch, long units, const T* gates, const T* weigh
             brgemm(rows, UNITS, std::min(DEPTH, 4 * units - k), 4 * units, UNITS, UNITS, k > 0,
                    da_next + k, weights + block * 4 * units + k * UNITS, tile, vnni<T>);
           for (long unit = block; unit < block + UNITS; unit += LANES) {
-            Three peephole = load_three(p + unit, units), sum = load_three(dp + unit, units);
+            Three peephole = load_three(p + unit, units);
+            Vec sums[7];
+            for (long k = 0; k < 7; k++) sums[k] = load(d_shared + k * units + unit);
             for (long row = 0; row < rows; row++) {
               Vec dh = load(tile + row * UNITS + unit - block);
               long here = (first + row) * units + unit;
@@ -145,13 +148,15 @@ void backward(long steps, long batch, long units, const T* gates, const T* weigh
               Vec d_i = dc_t * g * i * (1 - i);
               Vec d_f = dc_t * c_prev * f * (1 - f);
               Vec d_g = dc_t * i * (1 - g * g);
-              T* d = da + 4 * (at - unit) + unit;
-              for (Vec each : {d_i, d_f, d_g, d_o}) store(d, clamp(each, -clip, clip)), d += units;
+              Vec d[] = {d_i, d_f, d_g, d_o, d_i * c_prev, d_f * c_prev, d_o * c};
+              for (long k = 0; k < 4; k++) {
+                d[k] = clamp(d[k], -clip, clip);
+                store(da + 4 * (at - unit) + k * units + unit, d[k]);
+              }
+              for (long k = 0; k < 7; k++) sums[k] += d[k];
               store(dc + here, dc_t * f + d_i * peephole.i + d_f * peephole.f);
-              sum = {sum.i + d_i * c_prev, sum.f + d_f * c_prev, sum.o + d_o * c};
             }
-            float* to = dp + unit;
-            for (Vec each : {sum.i, sum.f, sum.o}) store(to, each), to += units;
+            for (long k = 0; k < 7; k++) store(d_shared + k * units + unit, sums[k]);
           }
         }
       }

@@ -8,22 +8,24 @@ from torch import nn
 
 from models import peephole_cpu
 
+TRANSPOSED = 128  # rows at once
+
 
 class PeepholeSequence(torch.autograd.Function):
     """A peephole LSTM over a sequence, with its backward written out (Graves 2013, eqs 7-11).
 
-    With a_t = V x_t + W h_{t-1} + b, stacked in the order i, f, g, o (input gate, forget gate,
+    With a_t = x_t V + h_{t-1} W + b, stacked in the order i, f, g, o (input gate, forget gate,
     cell input, output gate):
         i = s(a_i + p_i c_{t-1})    f = s(a_f + p_f c_{t-1})    g = tanh(a_g)
         c_t = f c_{t-1} + i g       o = s(a_o + p_o c_t)        h_t = o tanh(c_t)
     Backward, with dh and dc the gradients that reach h_t and c_t:
         do = dh tanh(c_t) o(1-o)    dc += dh o (1 - tanh^2 c_t) + do p_o
         di = dc g i(1-i)            df = dc c_{t-1} f(1-f)      dg = dc i (1-g^2)
-        da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = W^T da
+        da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = da W^T
     Only da is clipped, elementwise. The gradients of the peepholes are not.
 
     Products are in the type of x, V, W and b. Cells and everything elementwise are in float32 (or
-    float64). All V x_t are one product; then `steps` does one product and the elementwise part of
+    float64). All x_t V are one product; then `steps` does one product and the elementwise part of
     each step, backward as forward. For backward the gates (in place of a_t), c_t and h_t are kept.
     The weights come from `SharedWeights`, which computes their gradients at the end.
     """
@@ -32,13 +34,13 @@ class PeepholeSequence(torch.autograd.Function):
     def forward(ctx, x, weight_in, bias, peepholes, h_0, c_0, clip, steps, saved_steps):
         """h_1 to h_T (T, B, H), in the type of x, and c_T (B, H).
 
-        x: (T, B, inputs); weight_in: (4H, inputs); bias: (4H,);
+        x: (T, B, inputs); weight_in: (inputs, 4H); bias: (4H,);
         peepholes: (3, H), of i, f and o; h_0, c_0: (B, H)
         clip: limit on each entry of da
         steps: a `Steps` or its twin `peephole_cpu.Blocks`; it has W
         saved_steps: the list that came with the weights from `SharedWeights`
         """
-        gates = F.linear(x, weight_in, bias)  # (T, B, 4H)
+        gates = F.linear(x, weight_in.t(), bias)  # (T, B, 4H)
         hiddens = gates.new_empty(len(x) + 1, *h_0.shape)  # (T + 1, B, H)
         cells = c_0.new_empty(len(x) + 1, *c_0.shape)  # (T + 1, B, H)
         hiddens[0] = h_0
@@ -59,17 +61,19 @@ class PeepholeSequence(torch.autograd.Function):
         x, weight_in, peepholes, gates, hiddens, cells = saved
         d_hiddens = d_hiddens.contiguous()
         dc = dc.clone(memory_format=torch.contiguous_format)
-        da, dh, d_peepholes = ctx.steps.backward(gates, peepholes, cells, d_hiddens, dc, ctx.clip)
-        ctx.saved_steps.append((da, x, hiddens[:-1]))
+        da, dh, d_bias, d_peepholes = ctx.steps.backward(
+            gates, peepholes, cells, d_hiddens, dc, ctx.clip
+        )
+        ctx.saved_steps.append((da, d_bias, x, hiddens[:-1]))
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = (da.flatten(0, 1) @ weight_in).view_as(x)  # (T, B, inputs)
+            d_x = (da.flatten(0, 1) @ weight_in.t()).view_as(x)  # (T, B, inputs)
         d_peepholes = d_peepholes.to(peepholes.dtype)
         return d_x, None, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
 
 
 class Steps:
-    """The steps of sequences that share `weight_hid` (4H, H).
+    """The steps of sequences that share `weight_hid` (H, 4H).
 
     kernels: `step` and `step_back`, or these compiled
     """
@@ -79,18 +83,18 @@ class Steps:
         self.kernels = kernels or (step, step_back)
 
     def forward(self, gates, peepholes, hiddens, cells):
-        """Turn all a_t - W h_{t-1} into the gates, in place, and write all c_t and h_t.
+        """Turn all a_t - h_{t-1} W into the gates, in place, and write all c_t and h_t.
 
         gates: (T, B, 4H); peepholes: (3, H)
         hiddens, cells: (T + 1, B, H), of which the first are given
         """
         step, _ = self.kernels
         for t in range(len(gates)):
-            gates[t].addmm_(hiddens[t], self.weight_hid.t())
+            gates[t].addmm_(hiddens[t], self.weight_hid)
             step(gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
 
     def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
-        """All da_t, as gates, dh_0 (B, H) and the peepholes' gradients (3, H).
+        """All da_t, as gates, dh_0 (B, H), the bias's gradient (4H,) and the peepholes' (3, H).
 
         d_hiddens: (T, B, H); dc: (B, H), of c_T, which becomes that of c_0, in place
         """
@@ -104,15 +108,16 @@ class Steps:
             c_prev = cells[t]
             c = cells[t + 1]
             step_back(gates_t, c_prev, c, peepholes, d_hiddens[t], dh, dc, clip, da_t, d_peepholes)
-            dh = da[t] @ self.weight_hid
-        return da, dh, torch.stack([each.sum(0) for each in d_peepholes])
+            dh = da[t] @ self.weight_hid.t()
+        d_bias = da.flatten(0, 1).sum(0)  # (4H,)
+        return da, dh, d_bias, torch.stack([each.sum(0) for each in d_peepholes])
 
 
 class SharedWeights(torch.autograd.Function):
     """A layer's weights for one or more `PeepholeSequence`s, with one product per gradient for all.
 
-    Each sequence's backward appends its da_t, x_t and h_{t-1} to `saved_steps`; the backward here
-    multiplies them. Sequences return None for the weights, yet autograd still runs this node only
+    Each sequence's backward appends its da_t, their sum, x_t and h_{t-1} to `saved_steps`; the
+    backward here multiplies and adds them. Sequences return None for the weights, yet autograd still runs this node only
     after all of them: it waits for the nodes that used an output, whatever they return.
     """
 
@@ -124,12 +129,13 @@ class SharedWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_):
-        da, x, h_prev = map(joined, zip(*ctx.saved_steps, strict=True))
+        da, d_biases, x, h_prev = zip(*ctx.saved_steps, strict=True)
+        da, x, h_prev = map(joined, (da, x, h_prev))
         ctx.saved_steps.clear()
         da = da.flatten(0, 1)  # (T*B, 4H)
         x = x.flatten(0, 1)  # (T*B, inputs)
         h_prev = h_prev.flatten(0, 1)  # (T*B, H)
-        return None, transposed_product(da, x), transposed_product(da, h_prev), da.sum(0)
+        return None, transposed_product(x, da), transposed_product(h_prev, da), sum(d_biases)
 
 
 def joined(parts):
@@ -138,10 +144,11 @@ def joined(parts):
 
 
 def transposed_product(a, b):
-    """a^T b, (m, n), of a (N, m) and b (N, n), where a has more columns than b."""
-    if b.is_cuda or b.dtype != torch.bfloat16:
+    """a^T b, (m, n), of a (N, m) and b (N, n)."""
+    if a.is_cuda or a.dtype != torch.bfloat16:
         return a.t() @ b
-    return (b.t().contiguous() @ a).t()  # oneDNN takes longer to transpose a
+    # oneDNN takes long to transpose a, and PyTorch does it faster in parts, which fit a cache.
+    return torch.cat([part.t() for part in a.split(TRANSPOSED)], 1) @ b
 
 
 class PeepholeLSTM(nn.Module):
@@ -152,8 +159,8 @@ class PeepholeLSTM(nn.Module):
 
     def __init__(self, inputs, units):
         super().__init__()
-        self.weight_in = nn.Parameter(0.1 * torch.randn(4 * units, inputs))
-        self.weight_hid = nn.Parameter(0.1 * torch.randn(4 * units, units))
+        self.weight_in = nn.Parameter(0.1 * torch.randn(inputs, 4 * units))
+        self.weight_hid = nn.Parameter(0.1 * torch.randn(units, 4 * units))
         self.bias = nn.Parameter(torch.zeros(4 * units))
         self.peepholes = nn.Parameter(0.1 * torch.randn(3, units))
         self.hid_init = nn.Parameter(torch.zeros(units))

@@ -15,7 +15,7 @@ LONG, FLOAT = ctypes.c_long, ctypes.c_float
 
 
 class Blocks:
-    """The steps of sequences that share `weight_hid` (4H, H): a twin of `peephole.Steps`."""
+    """The steps of sequences that share `weight_hid` (H, 4H): a twin of `peephole.Steps`."""
 
     def __init__(self, weight_hid):
         self.weight_hid = weight_hid.detach()
@@ -25,7 +25,7 @@ class Blocks:
 
     def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
         da = torch.empty_like(gates)
-        d_peepholes = torch.zeros_like(peepholes)
+        d_shared = peepholes.new_zeros(7, len(self.weight_hid))
         dh = torch.empty_like(dc)
         call(
             "backward",
@@ -37,30 +37,28 @@ class Blocks:
             FLOAT(clip),
             dc,
             da,
-            d_peepholes,
+            d_shared,
             dh,
         )
-        return da, dh, d_peepholes
+        return da, dh, d_shared[:4].flatten(), d_shared[4:]
+
+    # In bfloat16 a block (K, N) is (K / 2, N, 2), as processors read it.
 
     @functools.cached_property
     def blocks_forward(self):
         """The weights as (H / LANES, H, 4 LANES): a block has all gates of its units."""
-        units = self.weight_hid.shape[1]
-        blocks = self.weight_hid.view(4, units // LANES, LANES, units)
-        return in_pairs(blocks.permute(1, 3, 0, 2).flatten(2))  # (H / LANES, H, 4 LANES)
+        blocks = self.weight_hid.unflatten(1, (4, -1, LANES))  # (H, 4, H / LANES, LANES)
+        blocks = blocks.permute(2, 0, 1, 3).flatten(2)  # (H / LANES, H, 4 LANES)
+        if blocks.dtype == torch.bfloat16:
+            blocks = blocks.unflatten(1, (-1, 2)).transpose(2, 3)
+        return blocks.contiguous()
 
     @functools.cached_property
     def blocks_backward(self):
         """The weights as (H / UNITS, 4H, UNITS)."""
-        blocks = self.weight_hid.unflatten(1, (-1, UNITS))  # (4H, H / UNITS, UNITS)
-        return in_pairs(blocks.transpose(0, 1))
-
-
-def in_pairs(blocks):
-    """Blocks (n, K, N), contiguous. In bfloat16 a block is (K / 2, N, 2), as processors read it."""
-    if blocks.dtype == torch.bfloat16:
-        blocks = blocks.unflatten(1, (-1, 2)).transpose(2, 3)  # (n, K / 2, N, 2)
-    return blocks.contiguous()
+        is_half = self.weight_hid.dtype == torch.bfloat16
+        words = self.weight_hid.view(torch.int32) if is_half else self.weight_hid
+        return words.unflatten(0, (-1, UNITS)).transpose(1, 2).contiguous()
 
 
 def call(name, gates, *rest):
@@ -86,7 +84,7 @@ def takes(weight_hid, peepholes, eager):
         weight_hid.device.type == "cpu"
         and weight_hid.dtype in (torch.float32, torch.bfloat16)
         and peepholes.dtype == torch.float32
-        and weight_hid.shape[1] % UNITS == 0
+        and len(weight_hid) % UNITS == 0
         and works(weight_hid.dtype, eager)
     )
 
@@ -129,7 +127,7 @@ def small_case(kind, dtype, steps=3, batch=5, units=2 * UNITS):
     """All results of a sequence, forward and backward, of the class `kind`."""
     generator = torch.Generator().manual_seed(0)
     draw = functools.partial(torch.randn, generator=generator)
-    weight = 0.1 * draw(4 * units, units)
+    weight = 0.1 * draw(units, 4 * units)
     peepholes = 0.1 * draw(3, units)
     gates = draw(steps, batch, 4 * units).to(dtype)
     hiddens = draw(steps + 1, batch, units).to(dtype)

@@ -27,12 +27,8 @@ def ours(get, kl):
     for i in range(2):
         theirs = f"lstm_{i}."
         named |= {
-            f"layers.{i}.weight_in": torch.cat(
-                [get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1
-            ).T,
-            f"layers.{i}.weight_hid": torch.cat(
-                [get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1
-            ).T,
+            f"layers.{i}.weight_in": torch.cat([get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1),
+            f"layers.{i}.weight_hid": torch.cat([get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1),
             f"layers.{i}.bias": torch.cat([get(f"{theirs}b_{gate}") for gate in GATES]),
             f"layers.{i}.peepholes": torch.stack(
                 [get(f"{theirs}W_cell_to_{gate}") for gate in PEEPHOLES]
@@ -167,7 +163,7 @@ def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, 
 def results_in_two_parts(kind, dtype, units, clip=0.02, batch=4, seed=0):
     """Hiddens, the last cell and all gradients of five steps."""
     torch.manual_seed(seed)
-    sizes = (5, batch, 3), (4 * units, 3), (4 * units, units), (4 * units,)
+    sizes = (5, batch, 3), (3, 4 * units), (units, 4 * units), (4 * units,)
     inputs = [torch.randn(*size, dtype=dtype, requires_grad=True) for size in sizes]
     sizes = (3, units), (batch, units), (batch, units)
     inputs += [torch.randn(*size, requires_grad=True) for size in sizes]
@@ -178,7 +174,7 @@ def results_in_two_parts(kind, dtype, units, clip=0.02, batch=4, seed=0):
 
 def test_backward_is_the_derivative():
     torch.manual_seed(0)
-    sizes = (5, 3, 4), (8, 4), (8, 2), (8,), (3, 2), (3, 2), (3, 2)
+    sizes = (5, 3, 4), (4, 8), (2, 8), (8,), (3, 2), (3, 2), (3, 2)
     inputs = [torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in sizes]
     assert torch.autograd.gradcheck(lambda *x: in_two_parts(*x, float("inf"), Steps), inputs)
 
@@ -235,7 +231,7 @@ def test_threads_change_no_bit(blocks):
 
 def test_blocks_pass_on_what_is_not_a_number(blocks):
     """The training loop stops at a loss that is NaN: no clamp may hide it."""
-    steps = peephole_cpu.Blocks(torch.zeros(4 * 32, 32, dtype=blocks))
+    steps = peephole_cpu.Blocks(torch.zeros(32, 4 * 32, dtype=blocks))
     gates = torch.full((1, 2, 4 * 32), float("nan"), dtype=blocks)
     hiddens = torch.zeros(2, 2, 32, dtype=blocks)
     cells = torch.zeros(2, 2, 32)
@@ -249,7 +245,7 @@ def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CXX", "/no/such/compiler")
     for function in (peephole_cpu.library, peephole_cpu.works):
         monkeypatch.setattr(peephole_cpu, function.__name__, functools.cache(function.__wrapped__))
-    weight = torch.zeros(4 * 32, 32)
+    weight = torch.zeros(32, 4 * 32)
     for _ in range(2):
         assert not peephole_cpu.takes(weight, torch.zeros(3, 32), Steps)
     said = capsys.readouterr().err.splitlines()
