@@ -110,14 +110,6 @@ class Slots(Vector):
         """The places (..., 2) of slots (..., n)."""
         return slots[..., -2:]
 
-    def look(self, slots):
-        """The looks (..., n - 2) of slots (..., n)."""
-        return slots[..., :-2]
-
-    def with_place(self, slots, place):
-        """Slots (..., n) with their places (..., 2) replaced."""
-        return torch.cat([self.look(slots), place], dim=-1)
-
 
 def layout_of(z_dim, slots, grid):
     """The layout of latents: slots, a grid (rows, columns) or, with 0 and (), a vector."""

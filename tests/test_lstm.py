@@ -290,7 +290,7 @@ KINDS = [
     {"residual": "paced", "loss": "mse"},
     {"residual": "paced", "loss": "mse", "grid": [1, 3]},
     {"residual": "second", "grid": [3, 1], "peepholes": False},
-    {"residual": "bounce", "slots": 1, "peepholes": False},
+    {"residual": "objects", "slots": 1, "peepholes": False},
 ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.bouncing import make_videos
+from data.bouncing import make_videos, to_pixels
 from evaluation import rule
 from models.observed import ObservedObjects
 from models.slots import SlotVAE
@@ -47,13 +47,14 @@ def test_what_was_seen_is_drawn_again(combine):
 
 @pytest.mark.parametrize("physics", rule.MOVES)
 def test_the_rule_continues_its_own_paths(physics):
-    """From ten places, with what a digit is off its square: within two pixels, most within one."""
+    """From ten places, in whole pixels: within two pixels, most within one."""
     glyph = np.zeros((1, 28, 28), np.uint8)
     label = np.zeros(1, np.uint8)
     _, _, positions = make_videos(
         glyph, label, range(40), [0], physics=physics, frame_size=64, seq_len=15, nums_per_image=1
     )
-    sequences = positions[:, :, 0].transpose(0, 2, 1).reshape(-1, 15) + 0.3
+    corners = to_pixels(positions, physics)
+    sequences = corners[:, :, 0].transpose(0, 2, 1).reshape(-1, 15).astype(np.float64)
     ahead = rule.continue_paths(sequences[:, :10], physics, 36, 5)
     error = np.abs(ahead - sequences[:, 10:])
     assert np.median(error) < 0.6
