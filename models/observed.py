@@ -88,7 +88,7 @@ def improve_looks(vae, frames, latents):
 
 
 def features(vae, glyphs):
-    """Of glyphs (..., size, size) the pixels and, times sqrt(300), the centre of mass, in pixels."""
+    """Of glyphs (..., size, size) all pixels and, times sqrt(300), the centre of mass, px."""
     centre = vae.centre_of_mass(glyphs) * vae.half_frame
     return torch.cat([glyphs.flatten(-2), CENTRE_WEIGHT**0.5 * centre], -1)
 
