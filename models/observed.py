@@ -4,13 +4,13 @@ A look is a few numbers, and loses detail that the frames have.
 """
 
 import torch
-from torch.func import jacfwd, vmap
 
 HIDDEN = 0.08  # brightness that others draw at a pixel, from which on it tells little of an object
 STEPS = 6  # of conjugate gradients
 TINY = 1e-12  # where nothing is left to explain
 
 LOOK_STEPS = 4  # of Gauss and Newton
+SLOPE_STEP = 0.05  # of each number, to either side
 MAX_LOOK_STEP = 1.0  # of each number
 CENTRE_WEIGHT = 300.0  # of a squared pixel between centres of mass, beside squared errors
 CHANGE_WEIGHT = 0.01  # of a look's squared change
@@ -73,14 +73,17 @@ def improve_looks(vae, frames, latents):
     observed = ObservedObjects(vae, frames, latents[:, :, 0])
     target = features(vae, observed.glyphs)  # (V, S, m)
     start = looks[:, -1]  # (V, S, W)
-    slopes = vmap(vmap(jacfwd(lambda look: features(vae, vae.glyph(look)))))
-    damping = CHANGE_WEIGHT * torch.eye(vae.what_dim, device=start.device)
+    one = torch.eye(vae.what_dim, device=start.device)  # of each number
     look = start
     for _ in range(LOOK_STEPS):
-        jacobian = slopes(look)  # (V, S, m, W)
-        misfit = target - features(vae, vae.glyph(look))
-        gradient = jacobian.mT @ misfit[..., None] + CHANGE_WEIGHT * (start - look)[..., None]
-        step = torch.linalg.solve(jacobian.mT @ jacobian + damping, gradient)[..., 0]
+        ahead, behind = (
+            features(vae, vae.glyph(look[..., None, :] + step * one))
+            for step in (SLOPE_STEP, -SLOPE_STEP)
+        )
+        slopes = (ahead - behind) / (2 * SLOPE_STEP)  # (V, S, W, m)
+        misfit = target - features(vae, vae.glyph(look))  # (V, S, m)
+        gradient = slopes @ misfit[..., None] + CHANGE_WEIGHT * (start - look)[..., None]
+        step = torch.linalg.solve(slopes @ slopes.mT + CHANGE_WEIGHT * one, gradient)[..., 0]
         look = look + step.clamp(-MAX_LOOK_STEP, MAX_LOOK_STEP)
     places = places - observed.middle + vae.centre_of_mass(vae.glyph(look))[:, None]
     means = torch.cat([look[:, None].expand_as(looks), places], -1).flatten(2)
