@@ -86,7 +86,7 @@ class Slots(Vector):
 
     # To begin near what the residual adds: an untrained LSTM runs away with a place.
     initial_scale = 0.1
-    speed_scale = 8.0  # speeds are read in eighths of a half frame
+    speed_scale = 32.0  # speeds are read in pixels of frames of 64
 
     def __init__(self, z_dim, count):
         super().__init__(z_dim // count)

@@ -77,26 +77,34 @@ class Second(Paced):
 
 
 class Objects(Second):
-    """As `Second`, for slots. Where between two pixels an object is at first is read, too.
+    """As `Second`, for slots. Places are read to a fraction of a pixel, too.
 
-    A place is a centre of mass, and digits are drawn at whole pixels. So the fraction stays, and
-    tells how far a digit's centre of mass is from the middle of its square, which turns at a wall:
-    MNIST's are within half a pixel of it. Without that, turns come a frame early or late.
+    Where an object turns at a wall, and by how much its next step is rounded, depends on less than
+    a pixel, and that is little of a frame. So a place is also read as sines and cosines, of several
+    periods (Mildenhall et al. 2020, eq. 4), and of the first place the fraction between pixels.
+    Digits are drawn at whole pixels: the fraction stays, and tells how far a digit's centre of mass
+    is from the middle of its square, to which walls apply (MNIST's are within half a pixel).
     """
 
     PIXEL = 1 / 32  # half frames, in frames of 64
+    PERIODS = (2, 4, 8, 16, 32)  # pixels
 
     def first_memory(self, mean):
-        angle = 2 * torch.pi / self.PIXEL * self.layout.place(mean[:, :1])
-        return mean[:, :1], torch.cat([angle.sin(), angle.cos()], dim=2)  # (B*S, 1, 4)
+        return mean[:, :1], self.waves(mean[:, :1], 1)
+
+    def waves(self, mean, period):
+        """Sines and cosines (B*S, T, 4) of the places of means (B*S, T, n); period in pixels."""
+        angle = 2 * torch.pi / (period * self.PIXEL) * self.layout.place(mean)
+        return torch.cat([angle.sin(), angle.cos()], dim=2)
 
     def numbers_read(self, rows):
-        return super().numbers_read(rows) + 4
+        return super().numbers_read(rows) + 4 * (len(self.PERIODS) + 1)
 
     def inputs(self, latents, memory):
         last, fraction = memory
         inputs = super().inputs(latents, last)
-        return torch.cat([inputs, fraction.expand(-1, inputs.shape[1], -1)], dim=2)
+        waves = [self.waves(latents[:, :, 0], period) for period in self.PERIODS]
+        return torch.cat([inputs, fraction.expand(-1, inputs.shape[1], -1), *waves], dim=2)
 
     def advance(self, mean, memory):
         last, fraction = memory
