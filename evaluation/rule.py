@@ -20,8 +20,9 @@ def predict(codec, latents, physics, size, horizon):
     """The frames (V, horizon, 1, height, width) to which the rule leads, with the last looks.
 
     codec: with slots; latents: (V, T, z_dim), means; physics: a name in `MOVES`; size: of digits,
-    px. Digits are drawn at whole pixels, with their centre of mass within half a pixel of the
-    middle of their square (MNIST's own 28): so rounding a place finds the square.
+    px. Digits are drawn at whole pixels, and MNIST's of 28 px have their centre of mass at most
+    half a pixel from (14, 14): so rounding a place finds the square. Of digits of 32 px it is a
+    pixel off on a tenth of the axes.
     """
     vae = codec.networks.vae
     looks, places = vae.split(latents)  # (V, T, S, W), (V, T, S, 2)

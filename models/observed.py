@@ -5,6 +5,8 @@ A look is a few numbers, and loses detail that the frames have.
 
 import torch
 
+from models.slots import MAX_WHAT
+
 HIDDEN = 0.08  # brightness that others draw at a pixel, from which on it tells little of an object
 STEPS = 6  # of conjugate gradients
 TINY = 1e-12  # where nothing is left to explain
@@ -85,6 +87,7 @@ def improve_looks(vae, frames, latents):
         gradient = slopes @ misfit[..., None] + CHANGE_WEIGHT * (start - look)[..., None]
         step = torch.linalg.solve(slopes @ slopes.mT + CHANGE_WEIGHT * one, gradient)[..., 0]
         look = look + step.clamp(-MAX_LOOK_STEP, MAX_LOOK_STEP)
+        look = look.clamp(-MAX_WHAT, MAX_WHAT)
     places = places - observed.middle + vae.centre_of_mass(vae.glyph(look))[:, None]
     means = torch.cat([look[:, None].expand_as(looks), places], -1).flatten(2)
     return torch.stack([means, latents[:, :, 1]], 2)

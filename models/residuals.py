@@ -82,8 +82,8 @@ class Objects(Second):
     Where an object turns at a wall, and by how much its next step is rounded, depends on less than
     a pixel, and that is little of a frame. So a place is also read as sines and cosines, of several
     periods (Mildenhall et al. 2020, eq. 4), and of the first place the fraction between pixels.
-    Digits are drawn at whole pixels: the fraction stays, and tells how far a digit's centre of mass
-    is from the middle of its square, to which walls apply (MNIST's are within half a pixel).
+    Digits are drawn at whole pixels: the fraction stays, and tells where in its square a digit's
+    centre of mass is (MNIST's: at most half a pixel from the middle). Walls apply to the square.
     """
 
     PIXEL = 1 / 32  # half frames, in frames of 64
