@@ -12,7 +12,7 @@ STEPS = 6  # of conjugate gradients
 TINY = 1e-12  # where nothing is left to explain
 
 LOOK_STEPS = 4  # of Gauss and Newton
-SLOPE_STEP = 0.05  # of each number, to either side
+SLOPE_STEP = 0.2  # of each number, to either side
 MAX_LOOK_STEP = 1.0  # of each number
 CENTRE_WEIGHT = 300.0  # of a squared pixel between centres of mass, beside squared errors
 CHANGE_WEIGHT = 0.01  # of a look's squared change
