@@ -6,6 +6,7 @@ This is all that later stages need to know of an autoencoder.
 import torch
 
 from models.cae import CAE, Deconvoluter
+from models.observed import improve_looks
 from models.slots import SlotVAE
 
 
@@ -167,7 +168,10 @@ class Codec:
 
         They are made of those of frames encoded one by one.
         """
-        return self.networks.vae.follow(latents.to(self.device), unit_scale(frames.to(self.device)))
+        vae = self.networks.vae
+        latents = latents.to(self.device)
+        frames = unit_scale(frames.to(self.device))
+        return improve_looks(vae, frames, vae.follow(latents, frames))
 
     @torch.no_grad()
     def decode(self, z):

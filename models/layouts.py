@@ -86,7 +86,7 @@ class Slots(Vector):
 
     # To begin near what the residual adds: an untrained LSTM runs away with a place.
     initial_scale = 0.1
-    speed_scale = 8.0  # speeds are read in eighths of a half frame
+    speed_scale = 32.0  # speeds are read in pixels of frames of 64
 
     def __init__(self, z_dim, count):
         super().__init__(z_dim // count)
@@ -109,14 +109,6 @@ class Slots(Vector):
     def place(self, slots):
         """The places (..., 2) of slots (..., n)."""
         return slots[..., -2:]
-
-    def look(self, slots):
-        """The looks (..., n - 2) of slots (..., n)."""
-        return slots[..., :-2]
-
-    def with_place(self, slots, place):
-        """Slots (..., n) with their places (..., 2) replaced."""
-        return torch.cat([self.look(slots), place], dim=-1)
 
 
 def layout_of(z_dim, slots, grid):

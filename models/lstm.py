@@ -65,7 +65,7 @@ class LatentLSTM(nn.Module):
         self.free = free
         self.layout = layout_of(z_dim, slots, grid)
         self.loss = LOSSES[loss](mixtures, self.layout)
-        self.residual = RESIDUALS[residual](self.layout, n_hid)
+        self.residual = RESIDUALS[residual](self.layout)
         self.rows = self.loss.rows
 
         width = self.layout.width
@@ -126,14 +126,10 @@ class LatentLSTM(nn.Module):
         """
         latents = self.layout.fold(sequence)  # (B*S, T, rows, n)
         *states, memory = state or self.first_state(latents)
-        outputs = []
-        for piece in self.residual.pieces(latents):
-            inputs = self.residual.inputs(piece[:, :, : self.rows], memory)
-            inputs = self.layout.with_neighbours(inputs)
-            hidden, states = self.run_layers(inputs, states, weights)
-            base, memory = self.residual.advance(piece[:, :, 0], memory, hidden)
-            outputs.append(self.make_output(hidden, base))
-        return self.layout.unfold(torch.cat(outputs, dim=1)), [*states, memory]
+        inputs = self.residual.inputs(latents[:, :, : self.rows], memory)
+        hidden, states = self.run_layers(self.layout.with_neighbours(inputs), states, weights)
+        base, memory = self.residual.advance(latents[:, :, 0], memory)
+        return self.layout.unfold(self.make_output(hidden, base)), [*states, memory]
 
     def first_state(self, latents):
         """The state before the first of latents (B*S, T, rows, n): none of each layer."""

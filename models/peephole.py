@@ -117,8 +117,9 @@ class SharedWeights(torch.autograd.Function):
     """A layer's weights for one or more `PeepholeSequence`s, with one product per gradient for all.
 
     Each sequence's backward appends its da_t, their sum, x_t and h_{t-1} to `saved_steps`; the
-    backward here multiplies and adds them. Sequences return None for the weights, yet autograd still runs this node only
-    after all of them: it waits for the nodes that used an output, whatever they return.
+    backward here multiplies and adds them. Sequences return None for the weights, yet autograd
+    still runs this node only after all of them: it waits for the nodes that used an output,
+    whatever they return.
     """
 
     @staticmethod

@@ -27,8 +27,12 @@ def ours(get, kl):
     for i in range(2):
         theirs = f"lstm_{i}."
         named |= {
-            f"layers.{i}.weight_in": torch.cat([get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1),
-            f"layers.{i}.weight_hid": torch.cat([get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1),
+            f"layers.{i}.weight_in": torch.cat(
+                [get(f"{theirs}W_in_to_{gate}") for gate in GATES], 1
+            ),
+            f"layers.{i}.weight_hid": torch.cat(
+                [get(f"{theirs}W_hid_to_{gate}") for gate in GATES], 1
+            ),
             f"layers.{i}.bias": torch.cat([get(f"{theirs}b_{gate}") for gate in GATES]),
             f"layers.{i}.peepholes": torch.stack(
                 [get(f"{theirs}W_cell_to_{gate}") for gate in PEEPHOLES]
@@ -290,7 +294,7 @@ KINDS = [
     {"residual": "paced", "loss": "mse"},
     {"residual": "paced", "loss": "mse", "grid": [1, 3]},
     {"residual": "second", "grid": [3, 1], "peepholes": False},
-    {"residual": "bounce", "slots": 1, "peepholes": False},
+    {"residual": "objects", "slots": 1, "peepholes": False},
 ]
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.bouncing import make_videos
+from data.bouncing import make_videos, to_pixels
 from evaluation import rule
-from models.observed import ObservedObjects
+from models.observed import ObservedObjects, improve_looks
 from models.slots import SlotVAE
 
 SIZE = 10
@@ -45,15 +45,42 @@ def test_what_was_seen_is_drawn_again(combine):
         assert error < 0.25 * (decoded - frames)[:, shown].square().mean()
 
 
+@torch.no_grad()
+def test_improved_looks_are_those_that_were_drawn():
+    """Looks that are off, and with them centres of mass, come back; where objects are drawn stays."""
+    vae = tiny()
+    vae.glyph[-3].weight.mul_(100)  # looks that differ
+    true, _ = moving_pictures(vae)  # (V, T, z_dim)
+    frames = vae.decode(true.flatten(0, 1)).unflatten(0, true.shape[:2])
+    looks, places = vae.split(true)
+    z_where = places - vae.centre_of_mass(vae.glyph(looks))
+    off = looks + 0.3 * torch.randn(3, 1, 2, 4)
+    given = torch.cat([off, z_where + vae.centre_of_mass(vae.glyph(off))], -1).flatten(2)
+    log_sigma = torch.full_like(given, -1.0)
+    improved = improve_looks(vae, frames, torch.stack([given, log_sigma], 2))
+    assert torch.equal(improved[:, :, 1], log_sigma)
+
+    def errors(means):
+        _, places_of_it = vae.split(means)
+        drawn = vae.decode(means.flatten(0, 1)).view_as(frames)
+        return (drawn - frames).square().mean(), (places_of_it - places).square().mean()
+
+    for before, after in zip(errors(given), errors(improved[:, :, 0]), strict=True):
+        assert after < 0.2 * before
+    _, z_where_after = vae.what_and_where(improved[:, :, 0])
+    torch.testing.assert_close(z_where_after, z_where, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("physics", rule.MOVES)
 def test_the_rule_continues_its_own_paths(physics):
-    """From ten places, with what a digit is off its square: within two pixels, most within one."""
+    """From ten places, in whole pixels: within two pixels, most within one."""
     glyph = np.zeros((1, 28, 28), np.uint8)
     label = np.zeros(1, np.uint8)
     _, _, positions = make_videos(
         glyph, label, range(40), [0], physics=physics, frame_size=64, seq_len=15, nums_per_image=1
     )
-    sequences = positions[:, :, 0].transpose(0, 2, 1).reshape(-1, 15) + 0.3
+    corners = to_pixels(positions, physics)
+    sequences = corners[:, :, 0].transpose(0, 2, 1).reshape(-1, 15).astype(np.float64)
     ahead = rule.continue_paths(sequences[:, :10], physics, 36, 5)
     error = np.abs(ahead - sequences[:, 10:])
     assert np.median(error) < 0.6

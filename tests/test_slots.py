@@ -346,23 +346,6 @@ def test_later_stages_take_it_like_any_other(slotted, tmp_path):
     assert (tmp_path / "e" / "slots.png").stat().st_size > 10_000
 
 
-def test_bounce_through_the_stages(slotted, tmp_path):
-    """It is trained, its walls begin where places are, and it resumes as it was."""
-    flags = ["--data_file", slotted / "vcae" / "latents.hdf5", "--residual", "bounce"]
-    flags += ["--lstm_n_hid", 8, "--seq_length", 6, "--batch_size", 5, "--device", "cpu"]
-    flags += ["--schedule", "constant", "--loss", "distance"]
-    run(train_lstm, *flags, "--save_to", tmp_path / "unbroken", "--num_epochs", 2)
-    run(train_lstm, *flags, "--save_to", tmp_path / "broken", "--num_epochs", 1)
-    run(train_lstm, "--save_to", tmp_path / "broken", "--resume", "--num_epochs", 2)
-    ends = [
-        checkpoint.load(tmp_path / name / "last.pt", LatentLSTM) for name in ("unbroken", "broken")
-    ]
-    assert checkpoint.identity(ends[0]) == checkpoint.identity(ends[1])
-    low, high = ends[0]["model"]["residual.walls"]
-    assert (low > -1).all()  # of an untrained detector places are near the middle
-    assert (high < 1).all()
-
-
 def test_resumed_equals_unbroken(slotted, tmp_path):
     flags = [
         "--data_file",
@@ -424,8 +407,8 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
             "distance",
             *small,
         )
-    flags = ["--data_file", plain, "--save_to", tmp_path / "lstm", "--residual", "bounce"]
-    with pytest.raises(UserError, match="--residual bounce does not take latents without slots"):
+    flags = ["--data_file", plain, "--save_to", tmp_path / "lstm", "--residual", "objects"]
+    with pytest.raises(UserError, match="--residual objects does not take latents without slots"):
         run(train_lstm, *flags, *small)
     with pytest.raises(UserError, match="--arch slots; one of train_vcae"):
         run(

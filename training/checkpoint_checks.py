@@ -141,8 +141,8 @@ def check_config(config):
         divides = config["z_dim"] % slots == 0 and config["z_dim"] // slots >= MIN_SLOT
         if not divides or config.get("diffs"):
             raise ValueError(f"config: {slots} slots do not go with the rest of it")
-    elif config.get("residual") == "bounce":
-        raise ValueError("config: bounce is of slots, which it does not have")
+    elif config.get("residual") == "objects":
+        raise ValueError("config: objects are slots, which it does not have")
     grid = config.get("grid")
     if grid and (
         slots

@@ -1,0 +1,113 @@
+"""Slots whose places go on at their last speed: `residuals.Objects`."""
+
+import pytest
+import torch
+
+from models.lstm import LatentLSTM
+from training.checkpoint_checks import check_config
+
+
+def new_lstm(**config):
+    torch.manual_seed(0)
+    config = {"z_dim": 10, "n_hid": 8, "layers": 1, "dropout": 0.0, "loss": "mse", **config}
+    return LatentLSTM(**config, residual="objects", slots=2).eval()
+
+
+def silent(lstm):
+    """The network adds nothing."""
+    torch.nn.init.zeros_(lstm.project.weight)
+    torch.nn.init.zeros_(lstm.project.bias)
+    return lstm
+
+
+def random_latents(videos=3, steps=6):
+    mean = torch.rand(videos, steps, 10) - 0.5
+    return torch.stack([mean, torch.full_like(mean, -5.0)], dim=2)
+
+
+def looks_and_places(means):
+    """Looks (..., 2, 3) and places (..., 2, 2) of means (..., 10)."""
+    return means.unflatten(-1, (2, 5)).split([3, 2], dim=-1)
+
+
+@torch.no_grad()
+def test_a_place_goes_on_and_the_look_stays():
+    latents = random_latents()
+    means = silent(new_lstm()).rollout(latents, 4)
+    looks, places = looks_and_places(means[:, 5:])  # of the last frame read, and after it
+    _, before = looks_and_places(latents[:, 4:6, 0])
+    speed = before[:, 1] - before[:, 0]
+    for ahead in range(1, 5):
+        torch.testing.assert_close(places[:, ahead], before[:, 1] + ahead * speed)
+    last_looks, _ = looks_and_places(latents[:, 5, 0])
+    torch.testing.assert_close(looks[:, 1:], last_looks[:, None].expand(-1, 4, -1, -1))
+
+
+@torch.no_grad()
+def test_whole_pixels_do_not_change_what_is_read_of_the_fraction():
+    lstm = new_lstm()
+    first = random_latents()[:, :1]
+    _, fraction = lstm.first_state(lstm.layout.fold(first))[-1]
+    for pixels, is_same in ((3.0, True), (-2.0, True), (0.5, False)):
+        moved = first.clone()
+        moved[:, :, 0] += pixels / 32  # looks, too: they do not matter
+        _, other = lstm.first_state(lstm.layout.fold(moved))[-1]
+        assert torch.allclose(fraction, other, atol=1e-4) == is_same
+
+
+@torch.no_grad()
+def test_the_fraction_is_that_of_the_first_place():
+    """One step at a time gives what a whole sequence gives: the state carries the fraction."""
+    lstm = new_lstm()
+    latents = random_latents(steps=9)
+    outputs, _ = lstm.read_sequence(latents)
+    for pieces in (latents.split(1, dim=1), latents.split(4, dim=1)):
+        state = None
+        in_pieces = []
+        for piece in pieces:
+            output, state = lstm.read_sequence(piece, state)
+            in_pieces.append(output)
+        torch.testing.assert_close(torch.cat(in_pieces, dim=1), outputs)
+    unrolled = lstm.latent(lstm.unroll(latents, 4))[:, :, 0]
+    torch.testing.assert_close(unrolled, lstm.rollout(latents, 5)[:, 1:])
+
+
+@torch.no_grad()
+def test_slots_are_treated_alike():
+    lstm = new_lstm()
+    latents = random_latents()
+    swapped = latents.unflatten(-1, (2, 5)).flip(3).flatten(3)
+    one = lstm.rollout(latents, 4)
+    two = lstm.rollout(swapped, 4)
+    torch.testing.assert_close(two, one.unflatten(-1, (2, 5)).flip(2).flatten(2))
+
+
+def test_objects_are_slots():
+    config = new_lstm().config
+    check_config(config)
+    with pytest.raises(ValueError, match="objects are slots"):
+        check_config(config | {"slots": 0})
+
+
+@torch.no_grad()
+def test_a_mixture_draws_a_direction_for_each_slot():
+    """Samples of two slots differ; looks stay."""
+    lstm = new_lstm(loss="mdn", mixtures=3)
+    latents = random_latents(4)
+    torch.manual_seed(0)
+    one, two = (lstm.rollout(latents, 3, temperature=1.0)[:, 6:] for _ in range(2))
+    _, apart = looks_and_places((one - two).abs())
+    assert (apart > 0).all()
+    looks, _ = looks_and_places(one[:, 0])
+    last_looks, _ = looks_and_places(latents[:, 5, 0])
+    torch.testing.assert_close(looks, last_looks)
+
+
+def test_the_mixture_of_slots_is_one_for_each():
+    """-log p of two slots is the sum of each slot's own."""
+    both = new_lstm(loss="mdn", mixtures=3)
+    one = LatentLSTM(**both.config | {"z_dim": 5, "slots": 1}).eval()
+    one.load_state_dict(both.state_dict())
+    latents = random_latents(4)
+    apart = [one(slot)["loss"] for slot in latents.split(5, dim=-1)]
+    torch.testing.assert_close(both(latents)["loss"], sum(apart))
