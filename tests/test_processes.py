@@ -95,8 +95,9 @@ def test_two_processes_are_as_one(start, stages, tmp_path, stage):
             for split in ("train", "valid", "test"):
                 ours, theirs = (torch.from_numpy(file[split]["latents"][:]) for file in (a, b))
                 # An untrained decoder hardly determines the looks that are fitted to frames.
-                tolerance = 2e-2 if stage == "slots" else 1e-4
-                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=tolerance)
+                share = 0.95 if stage == "slots" else 1.0
+                is_close = torch.isclose(ours, theirs, rtol=1e-3, atol=1e-4)
+                assert is_close.float().mean() >= share
 
 
 def test_a_dead_process_ends_all(stages, tmp_path):
