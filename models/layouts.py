@@ -80,13 +80,14 @@ class Grid(Vector):
 class Slots(Vector):
     """`count` objects, one after the other in a latent.
 
-    An object is its look (z_what) and, the last two numbers, its place (z_where). They share the
-    network, each as a sequence of its own. What moves is the place: objects keep their look.
+    An object is its look (z_what) and, the last two numbers, its place. They share the network,
+    each as a sequence of its own. What moves is the place: objects keep their look.
     """
 
+    PIXEL = 1 / 32  # half frames, in frames of 64
     # To begin near what the residual adds: an untrained LSTM runs away with a place.
     initial_scale = 0.1
-    speed_scale = 32.0  # speeds are read in pixels of frames of 64
+    speed_scale = 1 / PIXEL  # speeds are read in pixels
 
     def __init__(self, z_dim, count):
         super().__init__(z_dim // count)

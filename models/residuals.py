@@ -2,7 +2,7 @@
 
 Nothing, the last mean, or where its last step leads.
 
-A residual has a memory, which is part of the LSTM's state: the mean that was read last.
+A residual has a memory, which is part of the LSTM's state: of most, the mean that was read last.
 In shapes B is the batch, S the slots or places (1 for a vector), T steps, n the numbers of one.
 """
 
@@ -86,7 +86,6 @@ class Objects(Second):
     centre of mass is (MNIST's: at most half a pixel from the middle). Walls apply to the square.
     """
 
-    PIXEL = 1 / 32  # half frames, in frames of 64
     PERIODS = (2, 4, 8, 16, 32)  # pixels
 
     def first_memory(self, mean):
@@ -94,7 +93,7 @@ class Objects(Second):
 
     def waves(self, mean, period):
         """Sines and cosines (B*S, T, 4) of the places of means (B*S, T, n); period in pixels."""
-        angle = 2 * torch.pi / (period * self.PIXEL) * self.layout.place(mean)
+        angle = 2 * torch.pi / (period * self.layout.PIXEL) * self.layout.place(mean)
         return torch.cat([angle.sin(), angle.cos()], dim=2)
 
     def numbers_read(self, rows):

@@ -193,8 +193,7 @@ class SlotVAE(nn.Module):
         """Latents (n, 2, z_dim), mean and log-sigma; the latter of z_what is given."""
         place = z_where + self.centre_of_mass(self.glyph(z_what))
         mean = torch.cat([z_what, place], -1)  # (n, S, W + 2)
-        log_sigma_where = torch.full_like(z_where, LOG_SIGMA_WHERE)
-        log_sigma = torch.cat([log_sigma, log_sigma_where], -1)
+        log_sigma = F.pad(log_sigma, (0, 2), value=LOG_SIGMA_WHERE)  # (n, S, W + 2)
         return torch.stack([mean, log_sigma], 1).flatten(2)  # (n, 2, S*(W + 2))
 
     # Drawing
@@ -390,8 +389,7 @@ class SlotVAE(nn.Module):
         z_where = place - self.centre_of_mass(glyphs)
         others = self.overlay_others(self.paste(glyphs, z_where))
         look, _, log_sigma = self.correct(x, z_what, z_where, others)
-        log_sigma_where = torch.full_like(z_where, LOG_SIGMA_WHERE)
-        return look, torch.cat([log_sigma, log_sigma_where], -1).flatten(1)
+        return look, F.pad(log_sigma, (0, 2), value=LOG_SIGMA_WHERE).flatten(1)
 
     def best(self, x, glyphs, candidates):
         """For each frame x (n, height, width) the candidate, each (n, S, 2), that draws it best."""
