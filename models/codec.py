@@ -9,6 +9,8 @@ from models.cae import CAE, Deconvoluter
 from models.observed import improve_looks
 from models.slots import SlotVAE
 
+ROUNDS = 2  # of improving looks, then places
+
 
 def unit_scale(frames):
     """Frames uint8 as float32 in [0, 1]."""
@@ -166,12 +168,16 @@ class Codec:
     def follow_slots(self, latents, frames):
         """Latents (V, T, 2, z_dim) in which each slot stays with one object.
 
-        They are made of those of frames encoded one by one.
+        They are made of those of frames encoded one by one. Places are better known by better
+        looks, and looks by better places: hence more than once.
         """
         vae = self.networks.vae
         latents = latents.to(self.device)
         frames = unit_scale(frames.to(self.device))
-        return improve_looks(vae, frames, vae.follow(latents, frames))
+        latents = vae.follow(latents, frames)
+        for _ in range(ROUNDS):
+            latents = vae.follow_again(improve_looks(vae, frames, latents), frames)
+        return latents
 
     @torch.no_grad()
     def decode(self, z):

@@ -45,7 +45,8 @@ STEP_SCALE = 8.0  # of a place's step, where the look's correction reads it
 
 # Following objects over time.
 LOOK_WEIGHT = 0.003  # in matching: two random looks of 14 numbers count as much as 0.3 half frames
-REFINEMENTS = 4  # Gauss-Newton steps
+FIRST_STEPS = 1  # of Gauss-Newton, while looks are still poor
+STEPS = 2  # once they are good
 DAMPING = 0.3  # of these, which would be infinite for an object that is hidden
 MAX_STEP = 2.0  # px, of one of these: slopes hold nearby only
 
@@ -91,6 +92,7 @@ class SlotVAE(nn.Module):
         self.what_dim = z_dim // slots - 2  # W
         self.wide_size = 2 * (size // 2) + MARGIN  # px, even: it is halved
         _, height, width = frame_shape
+        self.frame_size = (height, width)
 
         # The decoder of one object: z_what -> its picture.
         self.glyph = nn.Sequential(
@@ -121,8 +123,6 @@ class SlotVAE(nn.Module):
         )  # fmt: skip
 
         self.register_buffer("half_frame", torch.tensor([height, width]) / 2, persistent=False)
-        self.register_buffer("rows", torch.arange(float(height)), persistent=False)
-        self.register_buffer("columns", torch.arange(float(width)), persistent=False)
         self.register_buffer("offsets", centred_offsets(size), persistent=False)
         self.register_buffer("wide_offsets", centred_offsets(self.wide_size), persistent=False)
         self.initialise()
@@ -239,9 +239,10 @@ class SlotVAE(nn.Module):
         as two products of matrices (spatial transformer, Jaderberg et al. 2015, eq. 5).
         """
         centres = self.to_pixels(z_where.float())
-        down = (self.rows - centres[..., :1])[..., None] - offsets  # (..., height, m)
-        across = (self.columns - centres[..., 1:])[..., None] - offsets  # (..., width, m)
-        return F.relu(1 - down.abs()), F.relu(1 - across.abs())
+        height, width = self.frame_size
+        down = triangles(centres[..., :1], height, offsets)
+        across = triangles(centres[..., 1:], width, offsets)
+        return down, across
 
     def glimpse(self, pictures, z_where, offsets):
         """What pictures (..., height, width) show at offsets (m,) px from z_where: (..., m, m)."""
@@ -364,24 +365,49 @@ class SlotVAE(nn.Module):
             x = frames[:, t, 0]
             extrapolated = extrapolate(*places[-2:])
             detected = match_slots(latents[:, t], z_what, extrapolated)
-            places.append(self.locate(x, z_what, extrapolated, detected))
+            places.append(self.locate(x, z_what, FIRST_STEPS, extrapolated, detected))
             look, log_sigma = self.read_look(x, z_what, places[-1])
             z_what = z_what + (look - z_what) / (t + 1)
             log_sigmas.append(log_sigma)
         for t in reversed(range(latents.shape[1] - 1)):
             extrapolated = extrapolate(*reversed(places[t + 1 : t + 3]))
-            places[t] = self.locate(frames[:, t, 0], z_what, extrapolated, places[t])
+            x = frames[:, t, 0]
+            places[t] = self.locate(x, z_what, FIRST_STEPS, extrapolated, places[t])
         means = [torch.cat([z_what, place], -1).flatten(1) for place in places]
         return torch.stack([torch.stack(means, 1), torch.stack(log_sigmas, 1)], 2)
 
-    def locate(self, x, z_what, *guesses):
-        """The places (V, S, 2) of objects in frames x (V, height, width), refined from guesses."""
+    @torch.no_grad()
+    def follow_again(self, latents, frames):
+        """Latents (V, T, 2, z_dim) as `follow` has them, with places for the looks of now.
+
+        All frames at once: an object is where it was, or midway between the frames before and
+        after.
+        """
+        z_what, place = self.split(latents[:, :, 0])  # (V, T, S, W), (V, T, S, 2)
+        midway = place.clone()
+        midway[:, 1:-1] = (place[:, :-2] + place[:, 2:]) / 2
+        x = frames.flatten(0, 2)  # (V*T, height, width)
+        guesses = [guess.flatten(0, 1) for guess in (place, midway)]  # (V*T, S, 2) each
+        place = self.locate(x, z_what.flatten(0, 1), STEPS, *guesses).view_as(place)
+        means = torch.cat([z_what, place], -1).flatten(2)
+        return torch.stack([means, latents[:, :, 1]], 2)
+
+    def locate(self, x, z_what, steps, *guesses):
+        """The places (n, S, 2) of objects in frames x (n, height, width), refined from guesses."""
         glyphs = self.glyph(z_what)
         middle = self.centre_of_mass(glyphs)
-        starts = [guess - middle for guess in combinations(*guesses)]
-        start = self.best(x, glyphs, starts)
-        refined = self.refine(x, glyphs, start)
-        return self.best(x, glyphs, [start, refined]) + middle
+        guesses = [guess - middle for guess in guesses]
+        drawn = combinations(*(self.paste(glyphs, guess) for guess in guesses))
+        error, best = torch.stack([self.errors(each, x) for each in drawn]).min(0)  # (n,) each
+        starts = torch.stack(combinations(*guesses))  # (combinations, n, S, 2)
+        start = starts.take_along_dim(best[None, :, None, None], 0)[0]
+        refined = self.refine(x, glyphs, start, steps)
+        is_better = self.errors(self.paste(glyphs, refined), x) < error
+        return torch.where(is_better[:, None, None], refined, start) + middle
+
+    def errors(self, drawn, x):
+        """The squared errors (n,) of slots drawn alone (n, S, height, width), to frames x."""
+        return (self.overlay(drawn) - x).square().sum((1, 2))
 
     def read_look(self, x, z_what, place):
         """z_what and its log-sigma (V, z_dim), as frames x show objects at place (V, S, 2)."""
@@ -391,16 +417,7 @@ class SlotVAE(nn.Module):
         look, _, log_sigma = self.correct(x, z_what, z_where, others)
         return look, F.pad(log_sigma, (0, 2), value=LOG_SIGMA_WHERE).flatten(1)
 
-    def best(self, x, glyphs, candidates):
-        """For each frame x (n, height, width) the candidate, each (n, S, 2), that draws it best."""
-        errors = []
-        for z_where in candidates:
-            frames = self.overlay(self.paste(glyphs, z_where))
-            errors.append((frames - x).square().sum((1, 2)))  # (n,)
-        best = torch.stack(errors).argmin(0)[None, :, None, None]  # (1, n, 1, 1)
-        return torch.stack(candidates).take_along_dim(best, 0)[0]  # (n, S, 2)
-
-    def refine(self, x, glyphs, z_where, steps=REFINEMENTS):
+    def refine(self, x, glyphs, z_where, steps):
         """z_where (n, S, 2) moved to where glyphs explain frames x (n, height, width) best.
 
         Damped Gauss-Newton steps on the squared error (Lucas & Kanade 1981), in pixels:
@@ -446,13 +463,24 @@ def centred_offsets(count):
     return torch.arange(count) - (count - 1) / 2
 
 
+def triangles(centre, side, offsets):
+    """1 - |pixel - offset - centre|, or 0 where that is negative: (..., side, m).
+
+    centre: (..., 1), px; offsets: (m,), px, one apart. A number is made once for each difference of
+    pixel and offset.
+    """
+    pixels = torch.arange(side + len(offsets) - 1, device=centre.device)
+    by_difference = F.relu(1 - (pixels - offsets[-1] - centre).abs())  # (..., side + m - 1)
+    return by_difference.unfold(-1, side, 1).flip(-2).mT
+
+
 def cell_centres(count, device):
     """The centres of `count` equal cells of [-1, 1]."""
     return torch.linspace(-1, 1, count, device=device) * (1 - 1 / count)
 
 
 def combinations(*options):
-    """All ways to choose, for each slot, from one of the options, each (n, S, 2)."""
+    """All ways to choose, for each slot, from one of the options, each (n, S, ...)."""
     per_slot = zip(*(option.unbind(1) for option in options), strict=True)
     return [torch.stack(chosen, 1) for chosen in itertools.product(*per_slot)]
 

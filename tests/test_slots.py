@@ -16,6 +16,7 @@ import train_jointly
 import train_lstm
 import train_vcae
 from data.hdf5 import Frames, create
+from models.codec import ROUNDS
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE, match_slots
 from runtime.errors import UserError
@@ -190,7 +191,26 @@ def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
     found.unflatten(-1, (slots, -1))[:, 1:, 0, :, -2:] += torch.tensor([0.8 / 20, -0.8 / 28])
     frames = model.decode(true[:, :, 0].flatten(0, 1)).unflatten(0, (2, 4))
     followed = model.follow(found, frames)
+    for _ in range(ROUNDS):
+        followed = model.follow_again(followed, frames)
     torch.testing.assert_close(followed[:, :, 0], true[:, :, 0], atol=0.05 / 20, rtol=0)
+
+
+def test_an_object_is_found_midway_between_where_it_was_before_and_after():
+    """In the second of three frames one slot is far off. Of fewer frames none lies between."""
+    torch.manual_seed(0)
+    model = Sloppy((1, 48, 48), z_dim=12, slots=2, size=10, n_hid=16).eval()
+    z_where = torch.tensor([[[-0.5, -0.5], [0.5, 0.5]]]) + 0.1 * torch.arange(3.0)[:, None, None]
+    z_what = torch.randn(2, 4).expand(3, -1, -1)
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what))
+    found = true.clone()
+    found[1, 0, -2:] = torch.tensor([0.5, -0.5])
+    frames = model.decode(true[:, 0])
+    again = model.follow_again(found[None], frames[None])[0]
+    torch.testing.assert_close(again, true, atol=1e-4, rtol=0)
+    for count in (1, 2):
+        again = model.follow_again(true[None, :count], frames[None, :count])[0]
+        torch.testing.assert_close(again, true[:count], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("combine", ["sum", "max"])
