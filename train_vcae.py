@@ -94,7 +94,7 @@ def main(args):
         attributes["slots"] = args.slots
     write_latents(
         run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, attributes,
-        args.resume, codec.follow,
+        args.resume, codec.encode_videos if args.arch == "slots" else None,
     )  # fmt: skip
     if processes.rank() == 0:
         path = run / "pictures" / "reconstructions.png"

@@ -29,6 +29,8 @@ from runtime.files import refuse_existing
 
 SPLITS = ("train", "valid", "test")
 CHUNK = 16  # videos generated at a time: what fits into a core's cache
+FRAMES_ENCODED = 500  # at a time
+VIDEOS_ENCODED = 250
 FLOAT = 4  # bytes of a float32
 
 
@@ -114,15 +116,15 @@ def chunks(count, split):
 
 
 def write_latents(
-    dest, data_file, encode, crop, crops, attributes, replace=False, follow=None, batch_size=500
+    dest, data_file, encode, crop, crops, attributes, replace=False, encode_videos=None
 ):
     """Encode every frame of `data_file` and write the latents with the same `starts`.
 
     encode(frames (n, C, H, W) uint8 tensor) -> mean and log-sigma, each (n, z_dim).
     crop: (height, width) that it takes. crops: the number of crops of a larger frame that are
     encoded, evenly spaced; one: the centre.
-    follow(latents (V, T, 2, z_dim), frames (V, T, C, H, W) uint8) -> latents (V, T, 2, z_dim): if
-    given, complete videos go through it last, and only one crop is encoded.
+    encode_videos(frames (V, T, C, H, W) uint8) -> latents (V, T, 2, z_dim): if given, it takes
+    complete videos in place of `encode`, uncropped.
     Of several processes each writes its part of the rows into the same file.
     """
     if not replace:
@@ -134,7 +136,7 @@ def write_latents(
             lay_out_latents(tmp, data_file, crops, mean.shape[1], attributes)
         processes.wait()  # for the file
         for split in SPLITS:
-            encode_split(tmp, data_file, split, encode, crop, crops, follow, batch_size)
+            encode_split(tmp, data_file, split, encode, crop, crops, encode_videos)
         processes.wait()  # for everyone's rows
 
 
@@ -152,7 +154,7 @@ def lay_out_latents(path, data_file, crops, z_dim, attributes):
             group.create_dataset("latents", shape, np.float32, dcpl=layout)
 
 
-def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size):
+def encode_split(path, data_file, split, encode, crop, crops, encode_videos):
     """Fill in this process's part of a split's latents. Arguments as for `write_latents`."""
     frames = Frames(data_file, split)
     bounds = processes.local_rows(len(frames))
@@ -172,16 +174,14 @@ def encode_split(path, data_file, split, encode, crop, crops, follow, batch_size
 
     with open(path, "r+b") as file:
         writer = RowWriter(file, path, split)
-        if follow:
+        if encode_videos:
             for rows in progress(rows_of_videos(starts)):  # (V, T)
-                batch = frames.__getitems__(rows.ravel())  # (V*T, C, H, W)
-                latents = encode_at(corners[0], batch)  # (V*T, 2, z)
-                videos = follow(latents.unflatten(0, rows.shape), batch.unflatten(0, rows.shape))
-                for row, video in zip(rows[:, 0], videos, strict=True):
+                videos = frames.__getitems__(rows.ravel()).unflatten(0, rows.shape)
+                for row, video in zip(rows[:, 0], encode_videos(videos), strict=True):
                     writer.write(0, row, video)
         else:
-            for row in progress(range(starts[0], starts[-1], batch_size)):
-                batch = frames.__getitems__(range(row, min(row + batch_size, starts[-1])))
+            for row in progress(range(starts[0], starts[-1], FRAMES_ENCODED)):
+                batch = frames.__getitems__(range(row, min(row + FRAMES_ENCODED, starts[-1])))
                 for k, corner in enumerate(corners):
                     writer.write(k, row, encode_at(corner, batch))
 
@@ -219,12 +219,12 @@ class RowWriter:
 
 
 def rows_of_videos(starts):
-    """The rows (V, T) of all videos, in blocks of at most CHUNK videos of one length."""
+    """The rows (V, T) of all videos, in blocks of at most VIDEOS_ENCODED videos of one length."""
     lengths = np.diff(starts)
     for length in np.unique(lengths):
         firsts = starts[:-1][lengths == length]
-        for v in range(0, len(firsts), CHUNK):
-            yield firsts[v : v + CHUNK, None] + np.arange(length)  # (V, T)
+        for v in range(0, len(firsts), VIDEOS_ENCODED):
+            yield firsts[v : v + VIDEOS_ENCODED, None] + np.arange(length)  # (V, T)
 
 
 class Videos:

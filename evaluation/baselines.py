@@ -39,12 +39,12 @@ def collect(models, known, data, is_film, forget, samples, temperature):
     for model in first_with.values():
         note = f", codec of {model.name}" if len(first_with) > 1 else ""
         predictors |= in_latents(model.codec, note)
-        if model.codec.follow and data.get("physics") in rule.MOVES:
+        if model.codec.has_slots and data.get("physics") in rule.MOVES:
             predictors[f"{RULE}{note}"] = by_rule(model.codec, data)
     for model in models:
         predictors[model.name] = model.predict
         # A painter begins with the last true frame anyway.
-        if model.codec.follow or (is_film and not model.film):
+        if model.codec.has_slots or (is_film and not model.film):
             predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
     if forget:
         predictors |= {f"{model.name}, state lost": model.forget for model in models}

@@ -8,7 +8,9 @@ import torch
 from models.cae import CAE, Deconvoluter
 from models.observed import improve_looks
 from models.slots import SlotVAE
+from runtime.device import in_threads
 
+VIDEOS = 25  # whose objects a CPU's thread follows at a time
 ROUNDS = 2  # of improving looks, then places
 
 
@@ -98,15 +100,14 @@ class Codec:
     """Trained networks on a device, ready to encode and decode.
 
     networks: `Direct` or `ByFeatures`; identity: an id of their weights, which latents carry.
-    `follow` makes the slots of videos' latents stay with their objects; it is None if there are no
-    slots.
+    Where there are slots, those of a video's latents stay with their objects.
     """
 
     def __init__(self, networks, device, identity=""):
         self.networks = networks
         self.device = torch.device(device)
         self.identity = identity
-        self.follow = self.follow_slots if isinstance(networks.vae, SlotVAE) else None
+        self.has_slots = isinstance(networks.vae, SlotVAE)
         self.frame_shape = networks.frame_shape
         self.z_dim = networks.vae.config["z_dim"]
         self.grid = getattr(networks.vae, "grid", ())  # rows and columns of places, if any
@@ -160,19 +161,23 @@ class Codec:
 
         frames: (V, T, channels, height, width) uint8.
         """
-        latents = torch.stack(self.encode(frames.flatten(0, 1)), dim=1).unflatten(
-            0, frames.shape[:2]
-        )
-        return self.follow(latents, frames) if self.follow else latents
+        if self.has_slots:
+            size = VIDEOS if self.device.type == "cpu" else len(frames)
+            return torch.cat(in_threads(self.follow, frames.split(size), self.device))
+        return self.encode_each(frames)
 
-    def follow_slots(self, latents, frames):
-        """Latents (V, T, 2, z_dim) in which each slot stays with one object.
+    def encode_each(self, frames):
+        """Latents (V, T, 2, z_dim) of videos, each frame by itself."""
+        mean_and_log_sigma = self.encode(frames.flatten(0, 1))
+        return torch.stack(mean_and_log_sigma, dim=1).unflatten(0, frames.shape[:2])
 
-        They are made of those of frames encoded one by one. Places are better known by better
-        looks, and looks by better places: hence more than once.
+    def follow(self, frames):
+        """Latents (V, T, 2, z_dim) of videos, in which each slot stays with one object.
+
+        Places are better known by better looks, and looks by better places: hence more than once.
         """
         vae = self.networks.vae
-        latents = latents.to(self.device)
+        latents = self.encode_each(frames)
         frames = unit_scale(frames.to(self.device))
         latents = vae.follow(latents, frames)
         for _ in range(ROUNDS):

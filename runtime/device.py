@@ -1,6 +1,7 @@
 """The machine: which device, what it is fast at, how much memory it has, and its random numbers."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -37,6 +38,26 @@ def fast_bfloat16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def in_threads(function, parts, device):
+    """[function(part) for part in parts], on a CPU in as many threads as one product would have.
+
+    For thousands of small operations, which gain nothing from being divided among threads. Numbers
+    do not depend on how many threads there are.
+    """
+    if device.type != "cpu":
+        return [function(part) for part in parts]
+
+    def prepare():
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+
+    count = torch.get_num_threads()
+    with ThreadPoolExecutor(count, initializer=prepare) as pool:
+        results = list(pool.map(function, parts))
+    torch.set_num_threads(count)  # what threads that are started later have
+    return results
 
 
 def seed_all(*seeds):

@@ -16,7 +16,7 @@ import train_jointly
 import train_lstm
 import train_vcae
 from data.hdf5 import Frames, create
-from models.codec import ROUNDS
+from models import codec
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE, match_slots
 from runtime.errors import UserError
@@ -191,7 +191,7 @@ def test_what_was_found_a_pixel_off_is_put_right(slots, combine):
     found.unflatten(-1, (slots, -1))[:, 1:, 0, :, -2:] += torch.tensor([0.8 / 20, -0.8 / 28])
     frames = model.decode(true[:, :, 0].flatten(0, 1)).unflatten(0, (2, 4))
     followed = model.follow(found, frames)
-    for _ in range(ROUNDS):
+    for _ in range(codec.ROUNDS):
         followed = model.follow_again(followed, frames)
     torch.testing.assert_close(followed[:, :, 0], true[:, :, 0], atol=0.05 / 20, rtol=0)
 
@@ -229,6 +229,20 @@ def test_known_objects_are_found_again(combine):
         away = z_where + torch.tensor([[1.0, -0.5], [-0.5, 1.0], [0.5, 0.5]]) / model.half_frame
         again = model.refine(frame, model.glyph(z_what), away, steps=8)
     torch.testing.assert_close(again, z_where, atol=0.05 / 24, rtol=0)
+
+
+def test_any_number_of_threads_encodes_videos_alike(monkeypatch):
+    monkeypatch.setattr(codec, "VIDEOS", 2)
+    networks = codec.Direct(tiny((1, 16, 16), slots=1).eval())
+    videos = torch.randint(256, (5, 3, 1, 16, 16), dtype=torch.uint8)
+    before = torch.get_num_threads()
+    latents = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        latents.append(codec.Codec(networks, "cpu").encode_videos(videos))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(before)
+    assert torch.equal(*latents)
 
 
 def test_looks_become_the_mean_of_those_read():

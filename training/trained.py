@@ -135,7 +135,7 @@ class Trained:
         latents = self.codec.encode_videos(context)  # (V, T, 2, z)
         predicted = self.paint(context, latents, steps, 0, temperature, amp, restored)
         reconstructed = self.codec.decode(latents[:, :, 0]).cpu()
-        if restored and not self.codec.follow:
+        if restored and not self.codec.has_slots:
             predicted = restore(predicted, unit_scale(context), reconstructed)
         return predicted, reconstructed
 
@@ -147,7 +147,7 @@ class Trained:
                 return self.film.rollout(frames, latents, steps, temperature, first).cpu()
             means = self.lstm.rollout(latents, steps, temperature)  # (V, T + steps, z)
             painted = self.codec.decode(means[:, first:]).cpu()
-        if restored and self.codec.follow:
+        if restored and self.codec.has_slots:
             frames = unit_scale(context.to(self.codec.device))
             objects = ObservedObjects(self.codec.networks.vae, frames, latents[:, :, 0])
             painted[:, -steps:] = objects.draw(means[:, -steps:]).cpu()
@@ -158,7 +158,7 @@ class Trained:
         latents = encode(self.codec, context)
         last = context.shape[1] - 1  # what comes before is not looked at
         predicted = self.paint(to_uint8(context), latents, future.shape[1], last)
-        if self.codec.follow and last:
+        if self.codec.has_slots and last:
             # A video's slots are found in all of its frames: here the last one must not be known.
             known = context[:, :-1]
             predicted[:, :1] = self.paint(to_uint8(known), encode(self.codec, known), 1, last)
