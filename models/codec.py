@@ -10,7 +10,8 @@ from models.observed import improve_looks
 from models.slots import SlotVAE
 from runtime.device import in_threads
 
-VIDEOS = 25  # whose objects a CPU's thread follows at a time
+VIDEOS = 25  # whose objects a CPU's thread follows at a time, at most
+FRAMES = 750  # of these videos, at most; on a GPU ten times as many
 ROUNDS = 2  # of improving looks, then places
 
 
@@ -162,8 +163,9 @@ class Codec:
         frames: (V, T, channels, height, width) uint8.
         """
         if self.has_slots:
-            size = VIDEOS if self.device.type == "cpu" else len(frames)
-            return torch.cat(in_threads(self.follow, frames.split(size), self.device))
+            size = FRAMES // frames.shape[1]
+            size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size
+            return torch.cat(in_threads(self.follow, frames.split(max(size, 1)), self.device))
         return self.encode_each(frames)
 
     def encode_each(self, frames):
