@@ -11,7 +11,7 @@ from models.slots import SlotVAE
 from runtime.device import in_threads
 
 VIDEOS = 25  # whose objects a CPU's thread follows at a time, at most
-FRAMES = 750  # of these videos, at most; on a GPU ten times as many
+PIXELS = 25 * 30 * 2 * 64 * 64  # of them, drawn by slots, at most; on a GPU ten times as many
 ROUNDS = 2  # of improving looks, then places
 
 
@@ -163,7 +163,7 @@ class Codec:
         frames: (V, T, channels, height, width) uint8.
         """
         if self.has_slots:
-            size = FRAMES // frames.shape[1]
+            size = PIXELS // (self.networks.vae.slots * frames.shape[1:].numel())
             size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size
             return torch.cat(in_threads(self.follow, frames.split(max(size, 1)), self.device))
         return self.encode_each(frames)

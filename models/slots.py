@@ -399,7 +399,7 @@ class SlotVAE(nn.Module):
         guesses = [guess - middle for guess in guesses]
         drawn = combinations(*(self.paste(glyphs, guess) for guess in guesses))
         error, best = torch.stack([self.errors(each, x) for each in drawn]).min(0)  # (n,) each
-        starts = torch.stack(combinations(*guesses))  # (combinations, n, S, 2)
+        starts = torch.stack(list(combinations(*guesses)))  # (combinations, n, S, 2)
         start = starts.take_along_dim(best[None, :, None, None], 0)[0]
         refined = self.refine(x, glyphs, start, steps)
         is_better = self.errors(self.paste(glyphs, refined), x) < error
@@ -480,9 +480,9 @@ def cell_centres(count, device):
 
 
 def combinations(*options):
-    """All ways to choose, for each slot, from one of the options, each (n, S, ...)."""
+    """All ways to choose, for each slot, from one of the options, each (n, S, ...), in turn."""
     per_slot = zip(*(option.unbind(1) for option in options), strict=True)
-    return [torch.stack(chosen, 1) for chosen in itertools.product(*per_slot)]
+    return (torch.stack(chosen, 1) for chosen in itertools.product(*per_slot))
 
 
 def extrapolate(*places):

@@ -1,12 +1,15 @@
 """The command line of all stages: flags, their defaults in --help, errors in one line."""
 
 import argparse
+import os
 import signal
 import sys
+import threading
 
 import torch
 
 from runtime import processes, requirements
+from runtime.device import THREAD
 from runtime.errors import Terminated, UserError
 
 # Flags that decide how much memory is needed, the likeliest first.
@@ -135,4 +138,8 @@ def run(main, parser, argv=None):
         sys.exit(2)
     except (KeyboardInterrupt, Terminated) as stop:
         print(f"\n{parser.prog}: interrupted; {parser.resume_hint}", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+        code = 143 if isinstance(stop, Terminated) else 130
+        if any(thread.name.startswith(THREAD) for thread in threading.enumerate()):
+            sys.stdout.flush()
+            os._exit(code)  # sys.exit would wait for what they have begun
+        sys.exit(code)

@@ -8,6 +8,8 @@ import torch
 
 from runtime.errors import UserError
 
+THREAD = "in_threads"  # what the names of its threads begin with
+
 
 def choose_device(name=None):
     """The torch device: the one named, or else cuda, else mps, else cpu.
@@ -44,7 +46,8 @@ def in_threads(function, parts, device):
     """[function(part) for part in parts], on a CPU in as many threads as one product would have.
 
     For thousands of small operations, which gain nothing from being divided among threads. Numbers
-    do not depend on how many threads there are.
+    do not depend on how many threads there are. What a thread has begun goes on after an exception,
+    a Ctrl-C say, and its result is lost.
     """
     if device.type != "cpu":
         return [function(part) for part in parts]
@@ -54,10 +57,12 @@ def in_threads(function, parts, device):
         torch.set_flush_denormal(True)
 
     count = torch.get_num_threads()
-    with ThreadPoolExecutor(count, initializer=prepare) as pool:
-        results = list(pool.map(function, parts))
-    torch.set_num_threads(count)  # what threads that are started later have
-    return results
+    pool = ThreadPoolExecutor(count, THREAD, prepare)
+    try:
+        return list(pool.map(function, parts))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(count)  # what threads that are started later have
 
 
 def seed_all(*seeds):

@@ -2,6 +2,9 @@
 
 import math
 import shutil
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -19,6 +22,7 @@ from data.hdf5 import Frames, create
 from models import codec
 from models.lstm import LatentLSTM
 from models.slots import SlotVAE, match_slots
+from runtime.device import in_threads
 from runtime.errors import UserError
 from training import checkpoint
 from training.trained import load_codec
@@ -243,6 +247,27 @@ def test_any_number_of_threads_encodes_videos_alike(monkeypatch):
         assert torch.get_num_threads() == count
     torch.set_num_threads(before)
     assert torch.equal(*latents)
+
+
+def test_an_interrupted_thread_is_not_waited_for():
+    """Nor is what no thread has begun begun, and threads that come later have as many as before."""
+    began = []
+    end = threading.Event()
+
+    def work(part):
+        began.append(part)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        end.wait(60)
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(work, range(3), torch.device("cpu"))
+    assert began == [0]
+    end.set()
+    torch.set_num_threads(count)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == count
 
 
 def test_looks_become_the_mean_of_those_read():
