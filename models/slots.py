@@ -92,7 +92,6 @@ class SlotVAE(nn.Module):
         self.what_dim = z_dim // slots - 2  # W
         self.wide_size = 2 * (size // 2) + MARGIN  # px, even: it is halved
         _, height, width = frame_shape
-        self.frame_size = (height, width)
 
         # The decoder of one object: z_what -> its picture.
         self.glyph = nn.Sequential(
@@ -239,7 +238,7 @@ class SlotVAE(nn.Module):
         as two products of matrices (spatial transformer, Jaderberg et al. 2015, eq. 5).
         """
         centres = self.to_pixels(z_where.float())
-        height, width = self.frame_size
+        _, height, width = self.config["frame_shape"]
         down = triangles(centres[..., :1], height, offsets)
         across = triangles(centres[..., 1:], width, offsets)
         return down, across
@@ -365,14 +364,16 @@ class SlotVAE(nn.Module):
             x = frames[:, t, 0]
             extrapolated = extrapolate(*places[-2:])
             detected = match_slots(latents[:, t], z_what, extrapolated)
-            places.append(self.locate(x, z_what, FIRST_STEPS, extrapolated, detected))
-            look, log_sigma = self.read_look(x, z_what, places[-1])
+            place = self.locate(x, self.glyph(z_what), FIRST_STEPS, extrapolated, detected)
+            places.append(place)
+            look, log_sigma = self.read_look(x, z_what, place)
             z_what = z_what + (look - z_what) / (t + 1)
             log_sigmas.append(log_sigma)
+        glyphs = self.glyph(z_what)
         for t in reversed(range(latents.shape[1] - 1)):
             extrapolated = extrapolate(*reversed(places[t + 1 : t + 3]))
             x = frames[:, t, 0]
-            places[t] = self.locate(x, z_what, FIRST_STEPS, extrapolated, places[t])
+            places[t] = self.locate(x, glyphs, FIRST_STEPS, extrapolated, places[t])
         means = [torch.cat([z_what, place], -1).flatten(1) for place in places]
         return torch.stack([torch.stack(means, 1), torch.stack(log_sigmas, 1)], 2)
 
@@ -387,14 +388,14 @@ class SlotVAE(nn.Module):
         midway = place.clone()
         midway[:, 1:-1] = (place[:, :-2] + place[:, 2:]) / 2
         x = frames.flatten(0, 2)  # (V*T, height, width)
+        glyphs = self.glyph(z_what[:, -1]).repeat_interleave(place.shape[1], 0)  # (V*T, S, ...)
         guesses = [guess.flatten(0, 1) for guess in (place, midway)]  # (V*T, S, 2) each
-        place = self.locate(x, z_what.flatten(0, 1), STEPS, *guesses).view_as(place)
+        place = self.locate(x, glyphs, STEPS, *guesses).view_as(place)
         means = torch.cat([z_what, place], -1).flatten(2)
         return torch.stack([means, latents[:, :, 1]], 2)
 
-    def locate(self, x, z_what, steps, *guesses):
-        """The places (n, S, 2) of objects in frames x (n, height, width), refined from guesses."""
-        glyphs = self.glyph(z_what)
+    def locate(self, x, glyphs, steps, *guesses):
+        """The places (n, S, 2) of glyphs in frames x (n, height, width), refined from guesses."""
         middle = self.centre_of_mass(glyphs)
         guesses = [guess - middle for guess in guesses]
         drawn = combinations(*(self.paste(glyphs, guess) for guess in guesses))
