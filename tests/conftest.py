@@ -48,6 +48,14 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def set_threads():
+    """`torch.set_num_threads`, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def run(stage, *argv):
     """Run a stage in-process: its `main` on the flags given."""
     stage.main(stage.flags().parse_args([str(arg) for arg in argv]))

@@ -221,15 +221,11 @@ def test_blocks_compute_the_same(blocks, units, batch, clip):
         assert distance < (1e-5 if blocks == torch.float32 else 5e-2)
 
 
-def test_threads_change_no_bit(blocks):
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            results.append(peephole_cpu.small_case(peephole_cpu.Blocks, blocks, units=96))
-    finally:
-        torch.set_num_threads(before)
+def test_threads_change_no_bit(blocks, set_threads):
+    results = []
+    for threads in (1, 3):
+        set_threads(threads)
+        results.append(peephole_cpu.small_case(peephole_cpu.Blocks, blocks, units=96))
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 

@@ -235,21 +235,19 @@ def test_known_objects_are_found_again(combine):
     torch.testing.assert_close(again, z_where, atol=0.05 / 24, rtol=0)
 
 
-def test_any_number_of_threads_encodes_videos_alike(monkeypatch):
+def test_any_number_of_threads_encodes_videos_alike(monkeypatch, set_threads):
     monkeypatch.setattr(codec, "VIDEOS", 2)
     networks = codec.Direct(tiny((1, 16, 16), slots=1).eval())
     videos = torch.randint(256, (5, 3, 1, 16, 16), dtype=torch.uint8)
-    before = torch.get_num_threads()
     latents = []
     for count in (1, 3):
-        torch.set_num_threads(count)
+        set_threads(count)
         latents.append(codec.Codec(networks, "cpu").encode_videos(videos))
         assert torch.get_num_threads() == count
-    torch.set_num_threads(before)
     assert torch.equal(*latents)
 
 
-def test_an_interrupted_thread_is_not_waited_for():
+def test_an_interrupted_thread_is_not_waited_for(set_threads):
     """Nor is what no thread has begun begun, and threads that come later have as many as before."""
     began = []
     end = threading.Event()
@@ -260,12 +258,12 @@ def test_an_interrupted_thread_is_not_waited_for():
         end.wait(60)
 
     count = torch.get_num_threads()
-    torch.set_num_threads(1)
+    set_threads(1)
     with pytest.raises(KeyboardInterrupt):
         in_threads(work, range(3), torch.device("cpu"))
     assert began == [0]
     end.set()
-    torch.set_num_threads(count)
+    set_threads(count)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == count
 
