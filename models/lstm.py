@@ -126,6 +126,7 @@ class LatentLSTM(nn.Module):
         """
         latents = self.layout.fold(sequence)  # (B*S, T, rows, n)
         *states, memory = state or self.first_state(latents)
+        latents = self.residual.settle(latents, memory)
         inputs = self.residual.inputs(latents[:, :, : self.rows], memory)
         hidden, states = self.run_layers(self.layout.with_neighbours(inputs), states, weights)
         base, memory = self.residual.advance(latents[:, :, 0], memory)

@@ -23,6 +23,10 @@ class Nothing(nn.Module):
         """The memory before the first of the means (B*S, T, n). Nothing has moved yet."""
         return mean[:, :1]  # (B*S, 1, n)
 
+    def settle(self, latents, memory):
+        """What is read of latents (B*S, T, rows, n). memory: from before the first of them."""
+        return latents
+
     def numbers_read(self, rows):
         """How many numbers `inputs` has of each latent, of which `rows` rows are read."""
         return rows * self.layout.width
@@ -84,12 +88,24 @@ class Objects(Second):
     periods (Mildenhall et al. 2020, eq. 4), and of the first place the fraction between pixels.
     Digits are drawn at whole pixels: the fraction stays, and tells where in its square a digit's
     centre of mass is (MNIST's: at most half a pixel from the middle). Walls apply to the square.
+
+    A prediction need not be whole pixels from the first place, but it is read as if it were: in
+    free running the network reads what it read of true places. No gradient flows through rounding.
     """
 
     PERIODS = (2, 4, 8, 16, 32)  # pixels
 
     def first_memory(self, mean):
-        return mean[:, :1], self.waves(mean[:, :1], 1)
+        return mean[:, :1], mean[:, :1]  # the last, the first
+
+    def settle(self, latents, memory):
+        mean = latents[:, :, :1]  # (B*S, T, 1, n)
+        _, first = memory
+        first = first[:, :, None]  # (B*S, 1, 1, n)
+        pixel = self.layout.PIXEL
+        whole = first + pixel * ((mean - first) / pixel).round()
+        mean = torch.where(self.layout.moves.bool(), whole, mean)
+        return torch.cat([mean, latents[:, :, 1:]], dim=2)
 
     def waves(self, mean, period):
         """Sines and cosines (B*S, T, 4) of the places of means (B*S, T, n); period in pixels."""
@@ -100,15 +116,16 @@ class Objects(Second):
         return super().numbers_read(rows) + 4 * (len(self.PERIODS) + 1)
 
     def inputs(self, latents, memory):
-        last, fraction = memory
+        last, first = memory
         inputs = super().inputs(latents, last)
+        fraction = self.waves(first, 1).expand(-1, inputs.shape[1], -1)
         waves = [self.waves(latents[:, :, 0], period) for period in self.PERIODS]
-        return torch.cat([inputs, fraction.expand(-1, inputs.shape[1], -1), *waves], dim=2)
+        return torch.cat([inputs, fraction, *waves], dim=2)
 
     def advance(self, mean, memory):
-        last, fraction = memory
+        last, first = memory
         base, last = super().advance(mean, last)
-        return base, (last, fraction)
+        return base, (last, first)
 
 
 RESIDUALS = {"none": Nothing, "first": First, "paced": Paced, "second": Second, "objects": Objects}

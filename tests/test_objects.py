@@ -21,7 +21,9 @@ def silent(lstm):
 
 
 def random_latents(videos=3, steps=6):
-    mean = torch.rand(videos, steps, 10) - 0.5
+    """Places are whole pixels from the first one."""
+    mean = torch.rand(videos, 1, 10) - 0.5
+    mean = mean + torch.randint(-8, 9, (videos, steps, 10)) / 32
     return torch.stack([mean, torch.full_like(mean, -5.0)], dim=2)
 
 
@@ -45,14 +47,25 @@ def test_a_place_goes_on_and_the_look_stays():
 
 @torch.no_grad()
 def test_whole_pixels_do_not_change_what_is_read_of_the_fraction():
-    lstm = new_lstm()
-    first = random_latents()[:, :1]
-    _, fraction = lstm.first_state(lstm.layout.fold(first))[-1]
+    residual = new_lstm().residual
+    first = torch.rand(6, 1, 5) - 0.5
     for pixels, is_same in ((3.0, True), (-2.0, True), (0.5, False)):
-        moved = first.clone()
-        moved[:, :, 0] += pixels / 32  # looks, too: they do not matter
-        _, other = lstm.first_state(lstm.layout.fold(moved))[-1]
-        assert torch.allclose(fraction, other, atol=1e-4) == is_same
+        waves, moved = (residual.waves(place, 1) for place in (first, first + pixels / 32))
+        assert torch.allclose(waves, moved, atol=1e-4) == is_same
+
+
+@torch.no_grad()
+def test_places_are_read_at_whole_pixels_from_the_first():
+    lstm = new_lstm()
+    latents = random_latents(steps=9)
+    off = latents.clone()
+    off[:, 1:, 0, [3, 4, 8, 9]] += 0.49 / 32 * (2 * torch.rand(3, 8, 4) - 1)
+    expected, _ = lstm.read_sequence(latents)
+    outputs, _ = lstm.read_sequence(off)
+    torch.testing.assert_close(outputs, expected)
+    further = latents.clone()
+    further[:, 1:, 0, 3] += 0.51 / 32
+    assert not torch.allclose(lstm.read_sequence(further)[0], expected)
 
 
 @torch.no_grad()
