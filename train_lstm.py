@@ -23,11 +23,12 @@ from training.trained import Trained
 
 FEW = 2048  # windows
 # The values of flags that are not given, for latents in one vector, a grid and slots.
-VECTOR = {"lstm_n_hid": 512, "loss": "mse"}
+VECTOR = {"lstm_n_hid": 512, "layers": 1, "loss": "mse"}
 GRID = VECTOR | {"batch_size": 16, "lstm_n_hid": 128, "residual": "paced"}
 # Untrained, an LSTM of slots runs away with their speed: it needs teacher forcing first.
 SLOTS = VECTOR | {
-    "batch_size": 64, "lstm_n_hid": 128, "loss": "distance", "residual": "objects", "rollout": 0,
+    "batch_size": 64, "lstm_n_hid": 128, "layers": 4, "loss": "distance", "residual": "objects",
+    "rollout": 0,
 }  # fmt: skip
 
 
@@ -64,7 +65,8 @@ def flags():
     add("--peepholes", action=cli.Switch, default=True, help=cell)
     units = "units per layer; if not given: 512, or 128 for a slot or a place of a grid"
     add("--lstm_n_hid", type=checkpoint.flag("n_hid"), help=units)
-    add("--layers", type=checkpoint.flag("layers"), default=1, help="LSTM layers")
+    layers = "LSTM layers; if not given: 1, or 4 for slots"
+    add("--layers", type=checkpoint.flag("layers"), help=layers)
     add("--dropout", type=checkpoint.flag("dropout"), default=0.0, help="on each layer's input")
     return parser
 
