@@ -81,13 +81,14 @@ class Second(Paced):
 
 
 class Objects(Second):
-    """As `Second`, for slots. Places are read to a fraction of a pixel, too.
+    """As `Second`, for slots. Places are read to a fraction of a pixel, too, and looks are not.
 
     Where an object turns at a wall, and by how much its next step is rounded, depends on less than
     a pixel, and that is little of a frame. So a place is also read as sines and cosines, of several
     periods (Mildenhall et al. 2020, eq. 4), and of the first place the fraction between pixels.
     Digits are drawn at whole pixels: the fraction stays, and tells where in its square a digit's
     centre of mass is (MNIST's: at most half a pixel from the middle). Walls apply to the square.
+    By its look an object of the training set would be known again, and its path learned by heart.
 
     A prediction need not be whole pixels from the first place, but it is read as if it were: in
     free running the network reads what it read of true places. No gradient flows through rounding.
@@ -113,14 +114,16 @@ class Objects(Second):
         return torch.cat([angle.sin(), angle.cos()], dim=2)
 
     def numbers_read(self, rows):
-        return super().numbers_read(rows) + 4 * (len(self.PERIODS) + 1)
+        return 2 + 2 + 4 + 4 * len(self.PERIODS)
 
     def inputs(self, latents, memory):
         last, first = memory
-        inputs = super().inputs(latents, last)
-        fraction = self.waves(first, 1).expand(-1, inputs.shape[1], -1)
-        waves = [self.waves(latents[:, :, 0], period) for period in self.PERIODS]
-        return torch.cat([inputs, fraction, *waves], dim=2)
+        mean = latents[:, :, 0]
+        place = self.layout.place(mean)
+        step = self.layout.speed_scale * self.layout.place(last_steps(mean, last))
+        fraction = self.waves(first, 1).expand(-1, mean.shape[1], -1)
+        waves = [self.waves(mean, period) for period in self.PERIODS]
+        return torch.cat([place, step, fraction, *waves], dim=2)
 
     def advance(self, mean, memory):
         last, first = memory

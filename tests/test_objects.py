@@ -86,6 +86,17 @@ def test_the_fraction_is_that_of_the_first_place():
 
 
 @torch.no_grad()
+def test_looks_do_not_change_places():
+    lstm = new_lstm()
+    latents = random_latents()
+    other = latents.clone()
+    other[:, :, 0, [0, 1, 2, 5, 6, 7]] += 1.0
+    _, places = looks_and_places(lstm.rollout(latents, 4))
+    _, same = looks_and_places(lstm.rollout(other, 4))
+    torch.testing.assert_close(places, same)
+
+
+@torch.no_grad()
 def test_slots_are_treated_alike():
     lstm = new_lstm()
     latents = random_latents()
