@@ -43,6 +43,9 @@ def flags():
     add("--data_file", default="runs/vcae/latents.hdf5", help="latents")
     length = "frames per window; if not given: 20, or what half of the videos have"
     add("--seq_length", type=limits.at_least(3), help=length)
+    transpose = """slots: of every other window rows and columns change parts, where objects move
+        alike along both"""
+    add("--transpose", action=cli.Switch, default=False, help=transpose)
     skip = "take every N-th frame; if not given: as the data says"
     add("--frame_skip", type=limits.at_least(1), help=skip)
     loss = """mse: squared error of Z; kl: KL(posterior || prediction); weighted: squared error
@@ -77,8 +80,9 @@ def main(args):
     grid = grid_of(latents)
     settle_network(args, slots, grid)
     settle_windows(args, latents)
-    train = Windows(args.data_file, "train", args.seq_length, args.frame_skip, args.seed)
-    valid = Windows(args.data_file, "valid", args.seq_length, args.frame_skip, args.seed)
+    window = (args.seq_length, args.frame_skip, args.seed)
+    train = Windows(args.data_file, "train", *window, args.transpose)
+    valid = Windows(args.data_file, "valid", *window)
     settle_vector(args, train)
     device = start(args)
     windows = f"{len(train)} training windows per epoch"
@@ -132,6 +136,9 @@ def settle_network(args, slots, grid):
     if args.loss == "distance" and not slots:
         latents = f"latents without slots, which {args.data_file} has"
         raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
+    if args.transpose and not slots:
+        latents = f"latents without slots, which {args.data_file} has"
+        raise UserError(f"--transpose does not take {latents}: leave it out")
     if args.residual == "objects" and not slots:
         latents = f"latents without slots, which {args.data_file} has"
         raise UserError(f"--residual objects does not take {latents}: take --residual second")

@@ -352,9 +352,10 @@ class Windows(Videos, Dataset):
     video as fit into it side by side. Their first frames and crops are drawn again for each epoch
     from (seed, epoch), whatever the order in which items are read. Videos too short for a window
     are left out (`left_out` counts them). Raises UserError if all are.
+    transpose: of every other window, at random, rows and columns of the slots' places change parts.
     """
 
-    def __init__(self, path, split, length, skip, seed):
+    def __init__(self, path, split, length, skip, seed, transpose=False):
         super().__init__(path, split, "latents")
         span = (length - 1) * skip + 1
         lengths = np.diff(self.starts)
@@ -369,12 +370,14 @@ class Windows(Videos, Dataset):
         self.choices = lengths[self.videos] - span + 1
         self.offsets = skip * np.arange(length)
         self.seed = seed
+        self.transposed_share = 0.5 if transpose else 0.0
         self.set_epoch(0)
 
     def set_epoch(self, epoch):
         rng = np.random.default_rng([self.seed, epoch])
         self.first = self.starts[self.videos] + rng.integers(self.choices)
         self.crop = rng.integers(self.shape[0], size=len(self.videos))
+        self.is_transposed = rng.random(len(self.videos)) < self.transposed_share
 
     def __len__(self):
         return len(self.videos)
@@ -382,4 +385,15 @@ class Windows(Videos, Dataset):
     def __getitems__(self, indices):
         """A batch (n, length, 2, z_dim) float32."""
         windows = [self.array[self.crop[i], self.first[i] + self.offsets] for i in indices]
-        return torch.from_numpy(np.stack(windows))
+        windows = np.stack(windows)
+        if self.transposed_share:
+            chosen = np.flatnonzero(self.is_transposed[indices])
+            windows[chosen] = transposed(windows[chosen], self.attributes["slots"])
+        return torch.from_numpy(windows)
+
+
+def transposed(latents, slots):
+    """Latents (..., z_dim) of slots, the last two numbers of each, its place, exchanged."""
+    *shape, z_dim = latents.shape
+    by_slot = latents.reshape(*shape, slots, z_dim // slots)
+    return np.concatenate([by_slot[..., :-2], by_slot[..., :-3:-1]], -1).reshape(latents.shape)

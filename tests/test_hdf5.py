@@ -61,6 +61,26 @@ def test_windows_never_cross_a_video(latents, skip):
     }  # every start, every video
 
 
+def test_every_other_window_is_transposed(latents):
+    """Rows and columns of the places, here video and frame, change parts; nothing else does."""
+    with h5py.File(latents, "r+") as file:
+        file.attrs["slots"] = 1
+    plain = Windows(latents, "train", 3, 1, seed=0)
+    windows = Windows(latents, "train", 3, 1, seed=0, transpose=True)
+    count = 0
+    for epoch in range(30):
+        plain.set_epoch(epoch)
+        windows.set_epoch(epoch)
+        for i in range(len(windows)):
+            window = windows.__getitems__([i])[0]
+            expected = plain.__getitems__([i])[0]
+            if windows.is_transposed[i]:
+                expected = expected[..., [0, 2, 1]]
+                count += 1
+            assert torch.equal(window, expected)
+    assert 0.3 < count / (30 * len(windows)) < 0.7
+
+
 def test_draws_depend_on_seed_and_epoch_alone(latents):
     def draw(seed, epoch, order):
         windows = Windows(latents, "train", 3, 1, seed)

@@ -321,13 +321,13 @@ def test_how_sure_a_look_will_be_is_predicted():
 
 
 def test_distance_is_in_posterior_deviations():
-    """sqrt(1 + d^2) of the place and a tenth of that of the look, here of one slot of six numbers."""
+    """8 sqrt(1 + d^2 / 64) of the place, a tenth of sqrt(1 + d^2) of the look: one slot of six."""
     lstm = LatentLSTM(6, 8, 1, loss="distance", residual="first", slots=1).eval()
     torch.nn.init.zeros_(lstm.project.weight)
     latents = torch.zeros(1, 2, 2, 6)
     latents[0, 1, 0, 0], latents[0, 1, 0, 4:] = 5.0, torch.tensor([3.0, 4.0])
     latents[0, 1, 1, :4], latents[0, 1, 1, 4:] = math.log(2), math.log(0.5)
-    expected = (1 + 10**2) ** 0.5 + 0.1 * (1 + 2.5**2) ** 0.5
+    expected = 8 * (1 + 10**2 / 64) ** 0.5 + 0.1 * (1 + 2.5**2) ** 0.5
     assert lstm(latents)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -467,6 +467,8 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
     flags = ["--data_file", plain, "--save_to", tmp_path / "lstm", "--residual", "objects"]
     with pytest.raises(UserError, match="--residual objects does not take latents without slots"):
         run(train_lstm, *flags, *small)
+    with pytest.raises(UserError, match="--transpose does not take latents without slots"):
+        run(train_lstm, *flags[:4], "--transpose", *small)
     with pytest.raises(UserError, match="--arch slots; one of train_vcae"):
         run(
             train_jointly,
