@@ -11,5 +11,5 @@ slots=runs/${name}_slots
 frames data/$name.hdf5 --physics svg-stochastic --seqs 6000 --seq_len 30
 autoencoder train_vcae.py $slots --data_file data/$name.hdf5 --arch slots --num_epochs 1
 train train_lstm.py runs/${name}_lstm --data_file $slots/latents.hdf5 --loss mdn --mixtures 10 --seq_length 30 \
-    --no-peepholes --lr 5e-3 --num_epochs 40
+    --no-peepholes --lr 4e-3 --num_epochs 40
 measure picture_output/$name --model runs/${name}_lstm/best.pt --samples 20 --n 200
