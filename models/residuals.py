@@ -92,12 +92,14 @@ class Objects(Second):
 
     A prediction need not be whole pixels from the first place, but it is read as if it were: in
     free running the network reads what it read of true places. No gradient flows through rounding.
+    A pixel is one of a 64x64 frame.
     """
 
     PERIODS = (2, 4, 8, 16, 32)  # pixels
 
     def first_memory(self, mean):
-        return mean[:, :1], mean[:, :1]  # the last, the first
+        """The mean that was read last and, for good, the first one: each (B*S, 1, n)."""
+        return mean[:, :1], mean[:, :1]
 
     def settle(self, latents, memory):
         mean = latents[:, :, :1]  # (B*S, T, 1, n)
@@ -114,6 +116,7 @@ class Objects(Second):
         return torch.cat([angle.sin(), angle.cos()], dim=2)
 
     def numbers_read(self, rows):
+        """Of the means alone: place, step, fraction and waves."""
         return 2 + 2 + 4 + 4 * len(self.PERIODS)
 
     def inputs(self, latents, memory):
