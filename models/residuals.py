@@ -24,7 +24,10 @@ class Nothing(nn.Module):
         return mean[:, :1]  # (B*S, 1, n)
 
     def settle(self, latents, memory):
-        """What is read of latents (B*S, T, rows, n). memory: from before the first of them."""
+        """What is read of latents (B*S, T, rows, n), in as many rows or in the mean's alone.
+
+        memory: from before the first of them.
+        """
         return latents
 
     def numbers_read(self, rows):
@@ -107,8 +110,7 @@ class Objects(Second):
         first = first[:, :, None]  # (B*S, 1, 1, n)
         pixel = self.layout.PIXEL
         whole = first + pixel * ((mean - first) / pixel).round()
-        mean = torch.where(self.layout.moves.bool(), whole, mean)
-        return torch.cat([mean, latents[:, :, 1:]], dim=2)
+        return torch.where(self.layout.moves.bool(), whole, mean)
 
     def waves(self, mean, period):
         """Sines and cosines (B*S, T, 4) of the places of means (B*S, T, n); period in pixels."""
