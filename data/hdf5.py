@@ -370,14 +370,14 @@ class Windows(Videos, Dataset):
         self.choices = lengths[self.videos] - span + 1
         self.offsets = skip * np.arange(length)
         self.seed = seed
-        self.transposed_share = 0.5 if transpose else 0.0
+        self.transpose = transpose
         self.set_epoch(0)
 
     def set_epoch(self, epoch):
         rng = np.random.default_rng([self.seed, epoch])
         self.first = self.starts[self.videos] + rng.integers(self.choices)
         self.crop = rng.integers(self.shape[0], size=len(self.videos))
-        self.is_transposed = rng.random(len(self.videos)) < self.transposed_share
+        self.is_transposed = rng.random(len(self.videos)) < 0.5
 
     def __len__(self):
         return len(self.videos)
@@ -386,14 +386,9 @@ class Windows(Videos, Dataset):
         """A batch (n, length, 2, z_dim) float32."""
         windows = [self.array[self.crop[i], self.first[i] + self.offsets] for i in indices]
         windows = np.stack(windows)
-        if self.transposed_share:
-            chosen = np.flatnonzero(self.is_transposed[indices])
-            windows[chosen] = transposed(windows[chosen], self.attributes["slots"])
+        if self.transpose:
+            by_slot = windows.reshape(*windows.shape[:-1], self.attributes["slots"], -1)
+            places = by_slot[..., -2:]  # a view, as by_slot is
+            chosen = self.is_transposed[indices]
+            places[chosen] = places[chosen][..., ::-1]
         return torch.from_numpy(windows)
-
-
-def transposed(latents, slots):
-    """Latents (..., z_dim) of slots, the last two numbers of each, its place, exchanged."""
-    *shape, z_dim = latents.shape
-    by_slot = latents.reshape(*shape, slots, z_dim // slots)
-    return np.concatenate([by_slot[..., :-2], by_slot[..., :-3:-1]], -1).reshape(latents.shape)
