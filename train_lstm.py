@@ -133,15 +133,14 @@ def settle_network(args, slots, grid):
     if slots and args.diffs:
         latents = f"latents with slots, which {args.data_file} has"
         raise UserError(f"--diffs does not take {latents}: leave it out")
-    if args.loss == "distance" and not slots:
+    if not slots:
         latents = f"latents without slots, which {args.data_file} has"
-        raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
-    if args.transpose and not slots:
-        latents = f"latents without slots, which {args.data_file} has"
-        raise UserError(f"--transpose does not take {latents}: leave it out")
-    if args.residual == "objects" and not slots:
-        latents = f"latents without slots, which {args.data_file} has"
-        raise UserError(f"--residual objects does not take {latents}: take --residual second")
+        if args.loss == "distance":
+            raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
+        if args.transpose:
+            raise UserError(f"--transpose does not take {latents}: leave it out")
+        if args.residual == "objects":
+            raise UserError(f"--residual objects does not take {latents}: take --residual second")
 
 
 def settle_vector(args, windows):
