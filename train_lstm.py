@@ -60,9 +60,8 @@ def flags():
     add("--rollout", type=checkpoint.flag("free"), help=free)
     residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; paced: the
         same, and the last difference is read; second: its difference from going on at the last
-        speed; objects: the same for slots of 64x64 frames, read to a fraction of a pixel; if not
-        given: of a grid paced, of slots objects, else first if Z changes little from frame to
-        frame, else none"""
+        speed; objects: the same for slots, read to a fraction of a pixel; if not given: of a grid
+        paced, of slots objects, else first if Z changes little from frame to frame, else none"""
     add("--residual", choices=RESIDUALS, help=residual)
     cell = "the 2016 cell, else torch.nn.LSTM"
     add("--peepholes", action=cli.Switch, default=True, help=cell)
@@ -92,7 +91,7 @@ def main(args):
         LatentLSTM, device, z_dim=train.shape[-1], n_hid=args.lstm_n_hid, layers=args.layers,
         dropout=args.dropout, loss=args.loss, mixtures=args.mixtures, diffs=args.diffs,
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
-        grid=grid,
+        grid=grid, frame_shape=frame_shape_of(latents),
     )  # fmt: skip
 
     def draw(path):
@@ -110,6 +109,12 @@ def save_predictions(path, best, length, device):
     windows = FilmWindows(model.data_file, "valid", length, model.skip, model.codec.frame_shape)
     videos = windows.evenly_spaced(figures.SHOWN).numpy()
     figures.save_strips(path, [model], videos, context=length // 2, seed=0)
+
+
+def frame_shape_of(latents):
+    """Of the frames that a file of latents is of, where it says so: slots do."""
+    attributes = latents.attributes
+    return [1, attributes.get("frame_height", 64), attributes.get("frame_width", 64)]
 
 
 def grid_of(latents):

@@ -92,6 +92,7 @@ def main(args):
     attributes = attributes_of_latents(run, codec, test)
     if args.arch == "slots":
         attributes["slots"] = args.slots
+        _, attributes["frame_height"], attributes["frame_width"] = codec.frame_shape
     write_latents(
         run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, attributes,
         args.resume, codec.encode_videos if args.arch == "slots" else None,

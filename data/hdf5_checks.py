@@ -43,7 +43,7 @@ ATTRIBUTES = {
     "slots": range(1, 5),
     **dict.fromkeys(("grid_rows", "grid_columns"), range(1, 2**10 + 1)),
     "num_sz": range(1, 2**9 + 1),
-    "frame_size": range(2, 2**12 + 1),
+    **dict.fromkeys(("frame_size", "frame_height", "frame_width"), range(2, 2**12 + 1)),
     "nums_per_image": range(1, 2**10 + 1),
 }
 

@@ -81,17 +81,18 @@ class Slots(Vector):
     """`count` objects, one after the other in a latent.
 
     An object is its look (z_what) and, the last two numbers, its place. They share the network,
-    each as a sequence of its own. What moves is the place: objects keep their look.
+    each as a sequence of its own. What moves is the place: objects keep their look. `pixel` (2,) is
+    the height and width of one in frames of `frame_shape`, in half frames, as places are.
     """
 
-    PIXEL = 1 / 32  # half frames, in frames of 64
     # To begin near what the residual adds: an untrained LSTM runs away with a place.
     initial_scale = 0.1
-    speed_scale = 1 / PIXEL  # speeds are read in pixels
+    speed_scale = 32.0  # pixels in half a frame of 64
 
-    def __init__(self, z_dim, count):
+    def __init__(self, z_dim, count, frame_shape):
         super().__init__(z_dim // count)
         self.count = count
+        self.register_buffer("pixel", 2 / torch.tensor(frame_shape[1:]), persistent=False)
         is_place = torch.arange(self.width) >= self.width - 2
         self.moves.copy_(is_place)
 
@@ -112,10 +113,13 @@ class Slots(Vector):
         return slots[..., -2:]
 
 
-def layout_of(z_dim, slots, grid):
-    """The layout of latents: slots, a grid (rows, columns) or, with 0 and (), a vector."""
+def layout_of(z_dim, slots, grid, frame_shape):
+    """The layout of latents: slots, a grid (rows, columns) or, with 0 and (), a vector.
+
+    frame_shape: (channels, height, width); slots alone need it.
+    """
     if slots:
-        return Slots(z_dim, slots)
+        return Slots(z_dim, slots, frame_shape)
     if grid:
         return Grid(z_dim, *grid)
     return Vector(z_dim)

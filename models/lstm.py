@@ -35,6 +35,7 @@ class LatentLSTM(nn.Module):
     slots:     objects, of as many numbers each, that follow one another in a latent
                (`layouts.Slots`); 0: none
     grid:      rows and columns of places that a latent is of (`layouts.Grid`); (): none
+    frame_shape: (channels, height, width) of the frames, in whose pixels slots have moved
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LatentLSTM(nn.Module):
         residual="none",
         slots=0,
         grid=(),
+        frame_shape=(1, 64, 64),
     ):
         super().__init__()
         self.config = {
@@ -63,7 +65,7 @@ class LatentLSTM(nn.Module):
         self.peepholes = peepholes
         self.clip = clip
         self.free = free
-        self.layout = layout_of(z_dim, slots, grid)
+        self.layout = layout_of(z_dim, slots, grid, frame_shape)
         self.loss = LOSSES[loss](mixtures, self.layout)
         self.residual = RESIDUALS[residual](self.layout)
         self.rows = self.loss.rows

@@ -95,7 +95,6 @@ class Objects(Second):
 
     A prediction need not be whole pixels from the first place, but it is read as if it were: in
     free running the network reads what it read of true places. No gradient flows through rounding.
-    A pixel is one of a 64x64 frame.
     """
 
     PERIODS = (2, 4, 8, 16, 32)  # pixels
@@ -105,16 +104,16 @@ class Objects(Second):
         return mean[:, :1], mean[:, :1]
 
     def settle(self, latents, memory):
-        mean = latents[:, :, :1]  # (B*S, T, 1, n)
+        mean = latents[:, :, 0]  # (B*S, T, n)
         _, first = memory
-        first = first[:, :, None]  # (B*S, 1, 1, n)
-        pixel = self.layout.PIXEL
-        whole = first + pixel * ((mean - first) / pixel).round()
-        return torch.where(self.layout.moves.bool(), whole, mean)
+        first = self.layout.place(first)  # (B*S, 1, 2)
+        pixel = self.layout.pixel
+        whole = first + pixel * ((self.layout.place(mean) - first) / pixel).round()
+        return torch.cat([mean[..., :-2], whole], dim=-1)[:, :, None]
 
     def waves(self, mean, period):
         """Sines and cosines (B*S, T, 4) of the places of means (B*S, T, n); period in pixels."""
-        angle = 2 * torch.pi / (period * self.layout.PIXEL) * self.layout.place(mean)
+        angle = 2 * torch.pi / (period * self.layout.pixel) * self.layout.place(mean)
         return torch.cat([angle.sin(), angle.cos()], dim=2)
 
     def numbers_read(self, rows):
@@ -125,7 +124,7 @@ class Objects(Second):
         last, first = memory
         mean = latents[:, :, 0]
         place = self.layout.place(mean)
-        step = self.layout.speed_scale * self.layout.place(last_steps(mean, last))
+        step = self.layout.place(last_steps(mean, last)) / self.layout.pixel
         fraction = self.waves(first, 1).expand(-1, mean.shape[1], -1)
         waves = [self.waves(mean, period) for period in self.PERIODS]
         return torch.cat([place, step, fraction, *waves], dim=2)

@@ -69,6 +69,25 @@ def test_places_are_read_at_whole_pixels_from_the_first():
 
 
 @torch.no_grad()
+def test_a_pixel_is_one_of_the_frames():
+    """The same steps in pixels are read alike in frames of any size."""
+    square, wide = (new_lstm(frame_shape=(1, *size)) for size in ((64, 64), (32, 48)))
+    latents = random_latents()
+    off = 0.4 / 32 * torch.rand(3, 5, 2, 2)  # places of `latents` are whole pixels
+    latents[:, 1:, 0].unflatten(-1, (2, 5))[..., 3:] += off
+    same = latents.clone()
+    same[:, :, 0].unflatten(-1, (2, 5))[..., 3:] *= torch.tensor([64 / 32, 64 / 48])
+    read = [what_is_read(lstm, each) for lstm, each in ((square, latents), (wide, same))]
+    torch.testing.assert_close(read[0][..., 2:], read[1][..., 2:], atol=1e-4, rtol=0)
+
+
+def what_is_read(lstm, latents):
+    by_slot = lstm.layout.fold(latents)
+    memory = lstm.residual.first_memory(by_slot[:, :, 0])
+    return lstm.residual.inputs(lstm.residual.settle(by_slot, memory), memory)
+
+
+@torch.no_grad()
 def test_the_fraction_is_that_of_the_first_place():
     """One step at a time gives what a whole sequence gives: the state carries the fraction."""
     lstm = new_lstm()

@@ -44,7 +44,7 @@ def test_example_of_a_loss(chain, tmp_path, monkeypatch):
 
 def test_example_of_a_layout(monkeypatch):
     halves = example("Halves")["Halves"]
-    monkeypatch.setattr(models.lstm, "layout_of", lambda z_dim, slots, grid: halves(z_dim))
+    monkeypatch.setattr(models.lstm, "layout_of", lambda z_dim, *_: halves(z_dim))
     torch.manual_seed(0)
     latents = torch.randn(2, 6, 2, 12)  # (B, T, rows, z)
     model = LatentLSTM(12, n_hid=8, layers=1, loss="mse", residual="second", free=2)

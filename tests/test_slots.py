@@ -441,6 +441,9 @@ def test_the_dump_is_what_the_codec_makes_of_whole_videos(slotted):
     videos = torch.stack([frames.video(v) for v in range(12)])
     with h5py.File(slotted / "vcae" / "latents.hdf5") as file:
         assert file.attrs["slots"] == 2
+        assert (file.attrs["frame_height"], file.attrs["frame_width"]) == frames.shape[2:]
+        lstm = checkpoint.load(slotted / "lstm" / "best.pt", LatentLSTM)
+        assert tuple(lstm["config"]["frame_shape"]) == frames.shape[1:]
         dump = torch.from_numpy(file["train/latents"][0]).unflatten(0, (12, 8))
     torch.testing.assert_close(dump, codec.encode_videos(videos))
     assert not torch.allclose(
