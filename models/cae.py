@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models import noise
 from models.vae import glorot
-from training import noise
 
 PATTERNS = {
     "dropout": re.compile(r"d-(0|0?\.\d+)"),

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.lstm import LatentLSTM
+from models.noise import normal_like
 from models.vae import VCAE, kl_to_standard_normal
-from training.noise import normal_like
 
 
 class Joint(nn.Module):

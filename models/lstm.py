@@ -6,11 +6,11 @@ import math
 import torch
 from torch import nn
 
+from models import noise
 from models.layouts import layout_of
 from models.losses import LOSSES
 from models.peephole import PeepholeLSTM
 from models.residuals import RESIDUALS
-from training import noise
 
 
 class LatentLSTM(nn.Module):

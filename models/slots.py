@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.noise import normal_like
 from models.vae import kl_to_standard_normal
-from training.noise import normal_like
 
 # Ranges.
 MAX_WHAT = 8.0  # the numbers of a standard normal do not come near it

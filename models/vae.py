@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.grid import grid_networks, grid_of
-from training.noise import Dropout, normal_like
+from models.noise import Dropout, normal_like
 
 
 class VariationalAutoencoder(nn.Module):

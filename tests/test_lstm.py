@@ -9,13 +9,12 @@ import torch
 from golden import assert_close, load
 from torch.nn import functional as F
 
-from models import losses, peephole, peephole_cpu
+from models import losses, noise, peephole, peephole_cpu
 from models.layouts import Vector
 from models.losses import Mdn
 from models.lstm import LatentLSTM, difference, integrate
 from models.peephole import PeepholeSequence, SharedWeights, Steps
 from runtime import native
-from training import noise
 
 GATES = ("ingate", "forgetgate", "cell", "outgate")
 PEEPHOLES = ("ingate", "forgetgate", "outgate")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training import noise
+from models import noise
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.75])

@@ -8,9 +8,8 @@ import pytest
 import torch
 from golden import assert_close, load
 
-from models import vae
+from models import noise, vae
 from models.vae import VAE, VCAE
-from training import noise
 
 
 def copy_of_2016(tensors, copy):

@@ -66,7 +66,8 @@ class Parser(cli.Parser):
         add("--init_from", help="checkpoint whose weights to start from")
         if archs:
             first = next(iter(archs))
-            add("--arch", choices=archs, default=first, help="of the networks, see models/")
+            networks = "of the networks; --help beside it shows its defaults"
+            add("--arch", choices=archs, default=first, help=networks)
         self.set_defaults(**defaults)
 
     def set_defaults(self, **defaults):

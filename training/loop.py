@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
+from models import noise
 from runtime import processes
 from runtime.device import seed_all
-from training import noise
 from training.batches import count_batches, read_ahead
 from training.flags import Steps
 from training.run import Run, check_finite, stopping

@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from models import noise
 from runtime import processes
-from training import noise
 
 
 def adam(model, lr, device):
