@@ -1,7 +1,7 @@
 """How the numbers of a latent are laid out: as one vector, a grid of places, or slots of objects.
 
 In shapes B is the batch, S the slots or places (1 for a vector), T steps, n the numbers of one.
-Rows after T are mean and log-sigma; beside columns they are the grid's.
+`rows` after T are a latent's mean and log-sigma; `rows` beside `columns` are those of the grid.
 """
 
 import math
@@ -80,9 +80,9 @@ class Grid(Vector):
 class Slots(Vector):
     """`count` objects, one after the other in a latent.
 
-    An object is its look (z_what) and, the last two numbers, its place. They share the network,
-    each as a sequence of its own. What moves is the place: objects keep their look. `pixel` (2,) is
-    the height and width of one in frames of `frame_shape`, in half frames, as places are.
+    An object is its look (z_what) and its place, the last two numbers. Objects share the network,
+    each as a sequence of its own. Only places move: objects keep their look. `pixel` (2,) is the
+    height and width of a pixel of frames of `frame_shape`, in half frames, as places are.
     """
 
     # To begin near what the residual adds: an untrained LSTM runs away with a place.

@@ -67,7 +67,7 @@ class Kl(Mse):
 class Weighted(Mse):
     """mean over sequences of sum (m - mu)^2 / (2 sigma^2)
 
-    The same KL if s = sigma is taken as known: an error counts less where the encoder was unsure.
+    The same KL with s fixed to sigma: an error counts less where the encoder was unsure.
     """
 
     is_mean = False
@@ -80,8 +80,8 @@ class Distance(Mse):
     """mean over sequences of sum over slots of 8 sqrt(1 + d_place^2 / 64) + sqrt(1 + d_look^2) / 10
 
     d^2 = sum (m - mu)^2 / sigma^2 over the numbers of a slot's place, and of its look. Up to 8
-    deviations, which are 1.7 px in frames of 64, an error counts squared: of two places that are
-    close the one between is predicted. A missed bounce weighs less than squared.
+    deviations, which are 1.7 px in frames of 64, an error counts squared: where two nearby places
+    are possible, the one between them is predicted. A missed bounce counts less than squared.
     """
 
     is_mean = False

@@ -29,13 +29,13 @@ class LatentLSTM(nn.Module):
     diffs:     read and predict differences of consecutive latents
     peepholes: the 2016 cell, else `torch.nn.LSTM`
     clip:      gate-gradient clipping of the 2016 cell
-    free:      of a training window, the last N latents are predicted in free running, as they are
-               when sampling; 0 is the original's teacher forcing
+    free:      how many latents at the end of a training window are predicted in free running, as
+               when sampling; 0: teacher forcing, as in the original
     residual:  what is added to the means that the network puts out: a name in `residuals.RESIDUALS`
-    slots:     objects, of as many numbers each, that follow one another in a latent
+    slots:     number of objects in a latent, one after another, with equally many numbers each
                (`layouts.Slots`); 0: none
-    grid:      rows and columns of places that a latent is of (`layouts.Grid`); (): none
-    frame_shape: (channels, height, width) of the frames, in whose pixels slots have moved
+    grid:      rows and columns of the places in a latent (`layouts.Grid`); (): none
+    frame_shape: (channels, height, width) of the frames, in whose pixels slots move
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LatentLSTM(nn.Module):
         return torch.cat(outputs, dim=1)
 
     def cast(self, device):
-        """The weights of many steps, cast once, where a layer is ours."""
+        """The weights for many steps, cast once; None if the layers are `torch.nn.LSTM`."""
         return [layer.cast(device) for layer in self.layers] if self.peepholes else None
 
     def read_sequence(self, sequence, state=None, weights=None):

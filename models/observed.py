@@ -67,9 +67,9 @@ def improve_looks(vae, frames, latents):
 
         |glyph(z) - g|^2 + 300 |centre(glyph(z)) - centre(g)|^2 + 0.01 |z - z_0|^2
 
-    where g is the object's picture, and centre its centre of mass in pixels. With that the place,
-    which is a centre of mass, is where the object's own pixels have it. A look by itself would put
-    it a few tenths of a pixel off: enough for a turn at a wall to seem a frame early or late.
+    where g is the object's picture, and centre its centre of mass in pixels. So the place, which is
+    a centre of mass, becomes that of the object's own pixels. The look by itself would put it a few
+    tenths of a pixel off: enough for a turn at a wall to seem a frame early or late.
     """
     looks, places = vae.split(latents[:, :, 0])  # (V, T, S, W), (V, T, S, 2)
     observed = ObservedObjects(vae, frames, latents[:, :, 0])

@@ -7,9 +7,9 @@ A frame h ahead is the last true frame, moved, and new colours where that is not
 
 f is the optical flow of the last two true frames: their motion goes on at the share g of its speed.
 A network gives the gate g, the correction u, the mask m and the colours c. It reads the last frame,
-its flow and how that has changed, what will have changed in the latents, and h. At first u and m
-are nearly zero and g is small: the painter begins between a copy of the last frame and motion that
-goes on. x_0 is sampled once, whatever h is, so frames stay sharp.
+its flow and how that has changed, the predicted change of the latents, and h. Before training, u
+and m are nearly zero and g is small: the painter begins between copying the last frame and going
+on with its motion. x_0 is sampled once, whatever h is, so frames stay sharp.
 
 Flow and mask are as of Vondrick & Torralba 2017 and SLAMP (Akan et al. 2021).
 

@@ -87,14 +87,16 @@ class Objects(Second):
     """As `Second`, for slots. Places are read to a fraction of a pixel, too, and looks are not.
 
     Where an object turns at a wall, and by how much its next step is rounded, depends on less than
-    a pixel, and that is little of a frame. So a place is also read as sines and cosines, of several
-    periods (Mildenhall et al. 2020, eq. 4), and of the first place the fraction between pixels.
-    Digits are drawn at whole pixels: the fraction stays, and tells where in its square a digit's
-    centre of mass is (MNIST's: at most half a pixel from the middle). Walls apply to the square.
-    By its look an object of the training set would be known again, and its path learned by heart.
+    a pixel, which is a small part of a frame. So a place is also read as sines and cosines of
+    several periods (Mildenhall et al. 2020, eq. 4). Of the first place, the fraction of a pixel is
+    read in the same way. Digits are drawn at whole pixels: the fraction stays the same, and tells
+    where in its square a digit's centre of mass is (MNIST's: at most half a pixel from the middle).
+    Walls apply to the square. Looks are not read: by them the network would recognise objects of
+    the training set, and learn their paths by heart.
 
-    A prediction need not be whole pixels from the first place, but it is read as if it were: in
-    free running the network reads what it read of true places. No gradient flows through rounding.
+    A prediction need not be a whole number of pixels from the first place, but is rounded to one
+    before it is read: so in free running the network reads what it would read of true places. No
+    gradient flows through rounding.
     """
 
     PERIODS = (2, 4, 8, 16, 32)  # pixels

@@ -3,9 +3,9 @@
 After AIR (Eslami et al. 2016). A latent is one slot after another. A slot is z_what, the object's
 look, and then its place: row and column of its centre of mass, in half frames from the frame's
 centre. The networks themselves work with z_where, the middle of the square that the object is drawn
-in: it may lie anywhere in the object, and a wall would be at another distance for each look. Known
-beforehand are the number of objects, about how large they are, and how they
-combine where they overlap. The rest of a frame is black.
+in. But that may lie anywhere in the object, so a wall would be at another distance for each look.
+Known beforehand are the number of objects, about how large they are, and how they combine where
+they overlap. The rest of a frame is black.
 
 In shapes S is the number of slots, W the numbers of a z_what, n frames, V videos, T steps.
 """
@@ -353,9 +353,9 @@ class SlotVAE(nn.Module):
         4. Average looks: the look is read again at that place, and z_what is the mean of all looks
            read so far, because objects keep theirs.
 
-        Then back to the first frame, with the last looks: each slot is where it was located, or
-        where the places after it lead. Where objects overlap at first, only later frames tell them
-        apart. So the latents of a video are those of all of it.
+        A second pass goes back to the first frame, with the last looks: each slot is where it was
+        located, or where the places after it lead. Where objects overlap at first, only later
+        frames tell them apart. So each latent depends on all frames of its video.
         """
         z_what, place = self.split(latents[:, 0, 0])
         places = [place]
@@ -379,10 +379,10 @@ class SlotVAE(nn.Module):
 
     @torch.no_grad()
     def follow_again(self, latents, frames):
-        """Latents (V, T, 2, z_dim) as `follow` has them, with places for the looks of now.
+        """Latents (V, T, 2, z_dim) as `follow` returns them, with places for their present looks.
 
-        All frames at once: an object is where it was, or midway between the frames before and
-        after.
+        All frames at once: an object is located from where it was, or from midway between its
+        places in the frames before and after.
         """
         z_what, place = self.split(latents[:, :, 0])  # (V, T, S, W), (V, T, S, 2)
         midway = place.clone()

@@ -16,8 +16,8 @@ class VariationalAutoencoder(nn.Module):
     A diagonal Gaussian posterior, and the bound on the likelihood.
 
     Subclasses give `encoder` (x to hidden units), `mu` and `log_sigma` (hidden units to latents),
-    `decoder` (latents to an output) and `mean` (an output to the mean of x); L, binary, beta as
-    there.
+    `decoder` (latents to an output) and `mean` (an output to the mean of x); and `L`, `binary` and
+    `beta`, see `VCAE`.
     """
 
     def encode(self, x):
