@@ -12,6 +12,7 @@ SPINS = 1000  # rounds, some 50 microseconds, that a thread waits for another be
 KEPT = 2**30  # bytes of freed memory that are kept for the next tensor
 M_TRIM_THRESHOLD = -1  # of glibc's malloc.h
 M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
 
 def share_cores():
@@ -28,6 +29,7 @@ def keep_freed_memory():
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, KEPT)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+        libc.mallopt(M_ARENA_MAX, 1)  # threads' own give memory back after all
 
 
 share_cores()
