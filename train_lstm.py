@@ -77,7 +77,8 @@ def main(args):
     latents = Videos(args.data_file, "train", "latents")
     slots = latents.attributes.get("slots", 0)
     grid = grid_of(latents)
-    settle_network(args, slots, grid)
+    frame_shape = frame_shape_of(latents)
+    settle_network(args, slots, grid, frame_shape)
     settle_windows(args, latents)
     window = (args.seq_length, args.frame_skip, args.seed)
     train = Windows(args.data_file, "train", *window, args.transpose)
@@ -91,7 +92,7 @@ def main(args):
         LatentLSTM, device, z_dim=train.shape[-1], n_hid=args.lstm_n_hid, layers=args.layers,
         dropout=args.dropout, loss=args.loss, mixtures=args.mixtures, diffs=args.diffs,
         peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
-        grid=grid, frame_shape=frame_shape_of(latents),
+        grid=grid, frame_shape=frame_shape,
     )  # fmt: skip
 
     def draw(path):
@@ -112,7 +113,7 @@ def save_predictions(path, best, length, device):
 
 
 def frame_shape_of(latents):
-    """Of the frames that a file of latents is of, where it says so: slots do."""
+    """(channels, height, width) of the frames of a file of latents, if it has slots."""
     attributes = latents.attributes
     return [1, attributes.get("frame_height", 64), attributes.get("frame_width", 64)]
 
@@ -125,7 +126,7 @@ def grid_of(latents):
     return [attributes["grid_rows"], attributes["grid_columns"]]
 
 
-def settle_network(args, slots, grid):
+def settle_network(args, slots, grid, frame_shape):
     """Set what is not given. Raises UserError if loss or residual do not go with the latents."""
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
@@ -138,6 +139,10 @@ def settle_network(args, slots, grid):
     if slots and args.diffs:
         latents = f"latents with slots, which {args.data_file} has"
         raise UserError(f"--diffs does not take {latents}: leave it out")
+    if args.transpose and frame_shape[1] != frame_shape[2]:
+        raise UserError(
+            f"--transpose takes square frames, not those of {args.data_file}: leave it out"
+        )
     if not slots:
         latents = f"latents without slots, which {args.data_file} has"
         if args.loss == "distance":

@@ -73,7 +73,7 @@ def main(args):
     valid = Frames(args.data_file, "valid")
     test = Frames(args.data_file, "test")
     if args.arch == "slots":
-        count_slots(args, train.attributes)
+        count_slots(args, train)
     device = start(args)
     run = Path(args.save_to)
 
@@ -140,12 +140,15 @@ def save_reconstructions(path, codec, frames, count):
     return error
 
 
-def count_slots(args, attributes):
+def count_slots(args, frames):
     """Settle --slots.
 
     Raises UserError if the frames or the flags do not allow slots.
     """
-    if "num_sz" not in attributes:
+    attributes = frames.attributes
+    channels, *sides = frames.shape[1:]
+    is_known = {"num_sz", "physics", "nums_per_image"} <= attributes.keys()
+    if not is_known or channels > 1 or min(sides) < max(attributes["num_sz"], 2):
         source = f"from moving_mnist.py; not {args.data_file}"
         raise UserError(f"--arch slots is for bright things on black, {source}")
     args.slots = args.slots or attributes["nums_per_image"]

@@ -43,7 +43,8 @@ ATTRIBUTES = {
     "slots": range(1, 5),
     **dict.fromkeys(("grid_rows", "grid_columns"), range(1, 2**10 + 1)),
     "num_sz": range(1, 2**9 + 1),
-    **dict.fromkeys(("frame_size", "frame_height", "frame_width"), range(2, 2**12 + 1)),
+    "frame_size": range(2, 2**12 + 1),
+    **dict.fromkeys(("frame_height", "frame_width"), range(1, 2**16)),
     "nums_per_image": range(1, 2**10 + 1),
 }
 
@@ -181,7 +182,8 @@ def read_starts(file, path, split, kind, count):
 def check_layout(path, z_dim, attributes):
     """Raise UserError if `z_dim` numbers do not divide into the slots or the grid of the file.
 
-    ValueError if it has both, or half a grid.
+    Or if it has slots and does not say of how large frames; ValueError if it has slots and a grid,
+    or half a grid.
     """
     grid = attributes.keys() & {"grid_rows", "grid_columns"}
     if len(grid) == 1 or (grid and "slots" in attributes):
@@ -193,6 +195,11 @@ def check_layout(path, z_dim, attributes):
         raise UserError(
             f"{path}: latents of {z_dim} numbers do not divide into {slots} slots or {places} "
             "places; make it again"
+        )
+    if "slots" in attributes and not {"frame_height", "frame_width"} <= attributes.keys():
+        raise UserError(
+            f"{path} does not say how large its frames are, which slots need; run train_vcae.py "
+            "--resume with its run folder, which encodes them again"
         )
 
 

@@ -39,7 +39,9 @@ def collect(models, known, data, is_film, forget, samples, temperature):
     for model in first_with.values():
         note = f", codec of {model.name}" if len(first_with) > 1 else ""
         predictors |= in_latents(model.codec, note)
-        if model.codec.has_slots and data.get("physics") in rule.MOVES:
+        _, height, width = model.codec.frame_shape
+        is_known = data.get("physics") in rule.MOVES and height == width
+        if model.codec.has_slots and is_known:
             predictors[f"{RULE}{note}"] = by_rule(model.codec, data)
     for model in models:
         predictors[model.name] = model.predict

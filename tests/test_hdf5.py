@@ -64,7 +64,7 @@ def test_windows_never_cross_a_video(latents, skip):
 def test_every_other_window_is_transposed(latents):
     """Rows and columns of the places, here video and frame, change parts; nothing else does."""
     with h5py.File(latents, "r+") as file:
-        file.attrs["slots"] = 1
+        file.attrs.update({"slots": 1, "frame_height": 64, "frame_width": 64})
     plain = Windows(latents, "train", 3, 1, seed=0)
     windows = Windows(latents, "train", 3, 1, seed=0, transpose=True)
     count = 0

@@ -25,7 +25,7 @@ from models.slots import SlotVAE, match_slots
 from runtime.device import in_threads
 from runtime.errors import UserError
 from training import checkpoint
-from training.trained import load_codec
+from training.trained import Trained, load_codec
 
 
 def tiny(frame_shape=(1, 32, 32), slots=2, combine="max", seed=0):
@@ -472,6 +472,15 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
         run(train_lstm, *flags, *small)
     with pytest.raises(UserError, match="--transpose does not take latents without slots"):
         run(train_lstm, *flags[:4], "--transpose", *small)
+    other = shutil.copy(dump, tmp_path / "other.hdf5")
+    with h5py.File(other, "r+") as file:
+        file.attrs["frame_width"] = 80
+    with pytest.raises(UserError, match="--transpose takes square frames"):
+        run(train_lstm, "--data_file", other, *flags[2:4], "--transpose", *small)
+    with h5py.File(other, "r+") as file:
+        del file.attrs["frame_width"]
+    with pytest.raises(UserError, match="does not say how large its frames are"):
+        run(train_lstm, "--data_file", other, *flags[2:4], *small)
     with pytest.raises(UserError, match="--arch slots; one of train_vcae"):
         run(
             train_jointly,
@@ -482,6 +491,15 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
             "--device",
             "cpu",
         )
+
+
+def test_an_lstm_for_frames_of_another_size_is_refused(slotted, tmp_path):
+    shutil.copytree(slotted, tmp_path, dirs_exist_ok=True)
+    content = torch.load(tmp_path / "lstm" / "best.pt")
+    content["config"]["frame_shape"] = [1, 32, 64]
+    torch.save(content, tmp_path / "lstm" / "best.pt")
+    with pytest.raises(UserError, match="is for slots in frames"):
+        Trained(tmp_path / "lstm" / "best.pt", "cpu")
 
 
 def test_frames_it_was_not_made_for_are_refused(tmp_path):
@@ -506,8 +524,12 @@ def test_frames_it_was_not_made_for_are_refused(tmp_path):
     ]
     run(moving_mnist, *flags, "--nums_per_image", 5)
     flags = ["--save_to", tmp_path / "run", "--arch", "slots", "--device", "cpu"]
-    with pytest.raises(UserError, match="bright things on black"):
-        run(train_vcae, *flags, "--data_file", film)
+    # It says more and more, and is still in colour.
+    for said in ({}, {"num_sz": 28}, {"nums_per_image": 1}, {"physics": np.bytes_("svg")}):
+        with h5py.File(film, "r+") as file:
+            file.attrs.update(said)
+        with pytest.raises(UserError, match="bright things on black"):
+            run(train_vcae, *flags, "--data_file", film)
     with pytest.raises(UserError, match="--slots 4"):
         run(train_vcae, *flags, "--data_file", crowd)
     with pytest.raises(UserError, match="--z_dim 48"):

@@ -419,7 +419,7 @@ def make_checkpoints(folder):
         ),
         save(
             "of_slots.pt",
-            LatentLSTM(6, 3, 1, loss="distance", residual="second", slots=2),
+            LatentLSTM(6, 3, 1, residual="second", slots=2, frame_shape=(1, 16, 16)),
             codec="slots.pt",
         ),
         save("joint.pt", Joint(vcae.config, lstm.config)),
@@ -523,7 +523,8 @@ def make_hdf5(folder):
             file[f"{split}/frames"] = rng.integers(0, 256, (8, 1, 16, 16), np.uint8)
             file[f"{split}/starts"] = np.array([0, 3, 8])
             file[f"{split}/films"] = np.array([b"a.mp4", b"b.mp4"])
-    about = {**ABOUT, "codec": "vcae.pt", "codec_id": "x", "data_file": "frames.hdf5", "slots": 2}
+    about = {**ABOUT, "codec": "vcae.pt", "codec_id": "x", "data_file": "frames.hdf5"}
+    about |= {"slots": 2, "frame_height": 16, "frame_width": 16}
     with hdf5.create(folder / "latents.hdf5", "latents", about, replace=True) as file:
         for split in hdf5.SPLITS:
             file[f"{split}/latents"] = rng.standard_normal((2, 8, 2, 6)).astype(np.float32)

@@ -90,6 +90,12 @@ class Trained:
                 f"{path} predicts {self.lstm.z_dim} numbers, its codec has {self.codec.z_dim}: "
                 "train it anew"
             )
+        of_frames = tuple(self.lstm.config["frame_shape"])
+        if self.codec.has_slots and of_frames != self.codec.frame_shape:
+            raise UserError(
+                f"{path} is for slots in frames {of_frames}, its codec's are "
+                f"{self.codec.frame_shape}: train it anew"
+            )
         channels = self.codec.frame_shape[0]
         if self.film and self.film.config["channels"] != channels:
             raise UserError(f"{path} paints other channels than its codec has: train it anew")
