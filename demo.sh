@@ -13,9 +13,10 @@ quick() {
     continue_digits vector $pictures/one_digit
     echo "2/3 two bouncing digits, each with its own part of the latent"
     continue_digits slots $pictures/two_digits --nums_per_image 2 --physics srivastava
-    echo "3/3 a gesture and a scene of an animation, which no network was trained on"
-    $python sample_video.py --film data/gestures/night.mkv --start 0 --dest $pictures
-    $python sample_video.py --film data/big_buck_bunny/opening.mp4 --start 5 --dest $pictures
+    echo "3/3 two gestures, which no network was trained on"
+    for gesture in night brother; do
+        $python sample_video.py --film data/gestures/$gesture.mkv --start 0 --dest $pictures
+    done
     echo "Look at the GIFs in $pictures (left: ground truth, right: prediction; red: no more frames are fed in)."
 }
 
@@ -49,7 +50,7 @@ movie() {
     local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
     echo "1/7 clips of an animation, of gestures and of bottles on a belt"
     if [ ! -e $frames ]; then
-        packaged_films data/demo_films "school night no brother" "sorry please"
+        packaged_films data/demo_films "school brother" "night no please sorry"
         # the trailer's last seconds are a title card
         $python movie_frames.py data/demo_films --fps 24 --shape 85x64 --end 46 --dest $frames
     fi

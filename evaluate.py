@@ -30,7 +30,7 @@ def flags():
     add("--split", choices=SPLITS, default="test", help="where the videos are from")
     add("--context", type=limits.at_least(2), default=10, help="frames fed in")
     add("--horizon", type=limits.at_least(1), default=10, help="frames predicted after them")
-    add("--n", type=limits.at_least(1), default=1000, help="at most N videos")
+    add("--n", type=limits.at_least(1), default=1000, help="at most N windows")
     stride = "frames from one window to the next; if not given: side by side"
     add("--stride", type=limits.at_least(1), help=stride)
     add("--dest", default="picture_output/evaluation", help="folder for tables and pictures")
@@ -53,7 +53,7 @@ def main(args):
     models = load_models(args)
     measures, fvd = load_networks(args)
     data_file = args.data_file or models[0].own_frames()
-    frames, corners, data, films = read_videos(data_file, models, args)
+    frames, sources, corners, data, films = read_videos(data_file, models, args)
     if fvd and len(frames) == 1:
         raise UserError("--i3d compares sets of videos, and there is one: raise --n, or take more")
     known = read_known(data_file, models)
@@ -63,7 +63,8 @@ def main(args):
     dest = Path(args.dest)
     files.lock_folder(dest)
     lengths = f"{args.context} frames fed in and {args.horizon} to predict"
-    print(f"{data_file}: {len(frames)} videos of {lengths}")
+    videos = len(set(sources.tolist()))
+    print(f"{data_file}: {len(frames)} windows of {videos} videos, {lengths}")
 
     digits = None
     with keep_predictions(args.save_predictions, vars(args)) as save:
@@ -73,8 +74,8 @@ def main(args):
             if fvd:
                 fvd.keep(*predictions)
 
-        if corners is not None and len(frames) > 1:
-            digits = metrics.Digits(frames / np.float32(255), corners, data["num_sz"])
+        if corners is not None and videos > 1:
+            digits = metrics.Digits(frames / np.float32(255), sources, corners, data["num_sz"])
         torch.manual_seed(args.seed)  # of the samples
         scores = metrics.measure(predictors, frames, args.context, digits, known, keep, measures)
     if digits:
@@ -85,11 +86,13 @@ def main(args):
         print("coherent and tracked frames are not counted: that takes a second video's digits")
         runs = {name: {} for name in scores}
 
-    attributes = {**vars(args), "data_file": str(data_file), "videos": len(frames)}
+    counts = {"windows": len(frames), "videos": videos}
+    attributes = {**vars(args), "data_file": str(data_file), **counts}
     if digits:
         attributes["identity_threshold"] = digits.threshold
         attributes["identity_error"] = digits.error
-    summary = tables.summarise(scores, runs, partial(metrics.bootstrap, seed=args.seed))
+    interval = partial(metrics.bootstrap, sources=sources, seed=args.seed)
+    summary = tables.summarise(scores, runs, interval)
     if fvd:
         for name, row in summary.items():
             row["fvd"] = fvd.distance(name)

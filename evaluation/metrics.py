@@ -167,14 +167,15 @@ def nearest(frames, known):
 class Digits:
     """The digits of generated videos, cut out of them, to be found again in predictions.
 
-    frames: (V, T, 1, height, width); corners: (V, T, D, 2), rows and columns of the pixels of the
-    digits' top-left corners; size: px. A digit alone is the minimum over time of each of its
-    pixels: what passes over it only adds light.
+    frames: (V, T, 1, height, width); sources: the video that each is a window of, (V,), at least
+    two; corners: (V, T, D, 2), rows and columns of the pixels of the digits' top-left corners;
+    size: px. A digit alone is the minimum over time of each of its pixels: what passes over it only
+    adds light.
     threshold: the score that separates best frames that show a video's digits from frames that show
-    the next video's; error: how often it is wrong about these.
+    another video's; error: how often it is wrong about these.
     """
 
-    def __init__(self, frames, corners, size):
+    def __init__(self, frames, sources, corners, size):
         inner = round(size * INNER)
         self.corners = corners + (size - inner) // 2
         margins = ((0, 0), (0, 0), (inner, inner), (inner, inner))
@@ -187,25 +188,27 @@ class Digits:
             visible = padded[v, t, top : top + inner, left : left + inner]
             np.minimum(template, visible, out=template)
         videos = np.arange(len(frames))[:CALIBRATED]
+        others = [np.argmax(np.roll(sources, -v) != sources[v]) for v in videos]  # places on
+        others = (videos + others) % len(frames)  # the next window of another video
         own, _ = self.find(frames[videos], videos)
-        other, _ = self.find(frames[videos], videos, offset=1)
+        other, _ = self.find(frames[videos], videos, others)
         thresholds = np.linspace(0, 1, 201)
         errors = [((own < c).mean() + (other >= c).mean()) / 2 for c in thresholds]
         self.threshold = float(thresholds[np.argmin(errors)])
         self.error = float(min(errors))
 
-    def find(self, frames, videos, offset=0):
+    def find(self, frames, videos, shown=None):
         """The score of each frame's worst-found digit, and the largest distance of any, (V, T).
 
         The score is a digit's best normalised cross-correlation anywhere in the frame, the distance
         is from there to its true position, in pixels. A flat frame correlates with nothing: the
         score is 0, the distance NaN. frames: the last ones of `videos` (V,), true or predicted;
-        offset: look for the digits of the videos that many places further on.
+        shown: the videos whose digits are looked for, if not their own.
         """
         score = np.ones(frames.shape[:2])
         distance = np.zeros(frames.shape[:2])
         corners = self.corners[videos][:, -frames.shape[1] :]
-        templates = self.templates[(videos + offset) % len(self.templates)]
+        templates = self.templates[videos if shown is None else shown]
         for v, t, d in np.ndindex(corners.shape[:3]):
             if np.ptp(frames[v, t]) < FLAT:
                 score[v, t] = 0
@@ -259,11 +262,17 @@ def run_length(good):
     return np.where(good.all(1), good.shape[1], (~good).argmax(1))
 
 
-def bootstrap(values, seed=0, draws=1000):
-    """The 95 % interval of the mean of values (V,), by resampling videos; None if there is one."""
-    if len(values) == 1:
+def bootstrap(values, sources, seed=0, draws=1000):
+    """The 95 % interval of the mean of values (V,), by resampling videos; None if there is one.
+
+    sources: the video that each value is of, (V,). Several windows of one are alike: they are drawn
+    together.
+    """
+    _, video, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    if len(counts) == 1:
         return None
+    sums = np.bincount(video, values)  # (videos,)
     rng = np.random.default_rng(seed)
-    resampled = values[rng.integers(len(values), size=(draws, len(values)))]  # (draws, V)
-    low, high = np.percentile(resampled.mean(1), [2.5, 97.5])
+    drawn = rng.integers(len(counts), size=(draws, len(counts)))  # (draws, videos)
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
     return float(low), float(high)

@@ -23,14 +23,16 @@ COARSE = 8  # blocks per edge, in which frames are compared
 def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None):
     """Windows of `length` frames, every skip-th of a video, and what is known of them.
 
-    Returns frames (V, length, channels, height, width) uint8; the rows and columns (V, length, D,
-    2) of the pixels of the digits' top-left corners, or None; what the file says of itself, of an
-    array {}; the name of the film that each is from, (V,) of str, or None. stride: frames from one
-    window of a video to the next (None: they lie side by side); count: at most, the first ones;
-    crop: (height, width), cut from the centre. Raises UserError if no video is long enough.
+    Returns frames (V, length, channels, height, width) uint8; the number of the video that each is
+    from, (V,); the rows and columns (V, length, D, 2) of the pixels of the digits' top-left
+    corners, or None; what the file says of itself, of an array {}; the name of the film that each
+    is from, (V,) of str, or None. stride: frames from one window of a video to the next (None: they
+    lie side by side); count: at most, the first ones; crop: (height, width), cut from the centre.
+    Raises UserError if no video is long enough.
     """
     if Path(path).suffix == ".npy":
-        return read_npy(path, length, skip, count), None, {}, None
+        frames = read_npy(path, length, skip, count)
+        return frames, np.arange(len(frames)), None, {}, None
     videos = Frames(path, split, crop)
     span = (length - 1) * skip + 1
     firsts = list(itertools.islice(first_frames(videos.starts, span, stride or span), count))
@@ -42,14 +44,15 @@ def read_windows(path, split, length, skip=1, stride=None, count=None, crop=None
     rows = np.array(firsts)[:, None] + skip * np.arange(length)  # (V, length)
     frames = videos.__getitems__(rows.ravel()).numpy()  # (V*length, channels, height, width)
     frames = frames.reshape(*rows.shape, *videos.shape[1:])
+    sources = np.searchsorted(videos.starts, firsts, side="right") - 1  # (V,)
     positions = videos.positions(rows.max() + 1)  # not of all videos, which may be many more
     if positions is None:
         films = videos.films()
         if films is not None:
-            films = films[np.searchsorted(videos.starts, firsts, side="right") - 1]  # (V,)
-        return frames, None, videos.attributes, films
+            films = films[sources]  # (V,)
+        return frames, sources, None, videos.attributes, films
     corners = to_pixels(positions[rows], videos.attributes["physics"])  # (V, length, D, 2)
-    return frames, corners, videos.attributes, None
+    return frames, sources, corners, videos.attributes, None
 
 
 def first_frames(starts, span, stride):

@@ -47,7 +47,6 @@ packaged_films() { # FOLDER GESTURES GESTURES: copy the packaged clips to folder
     cp data/big_buck_bunny/trailer.mp4 "$1/train/big_buck_bunny_trailer.mp4"
     for film in $2; do cp data/gestures/$film.mkv "$1/val"; done
     for film in $3; do cp data/gestures/$film.mkv "$1/test"; done
-    cp data/big_buck_bunny/opening.mp4 "$1/test/big_buck_bunny_opening.mp4"
 }
 
 measure() { # FOLDER FLAGS...: run evaluate.py and print the models' rows of its table, and the table by film

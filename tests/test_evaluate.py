@@ -104,7 +104,7 @@ def test_tables_leave_out_what_is_not_defined(tmp_path, capsys):
     columns["mass"] = np.array([[1, np.nan], [3, np.nan]])
     columns["sharpness"] = np.full((2, 2), np.nan)
     scores = {"a|b": columns}
-    summary = tables.summarise(scores, {"a|b": {}}, metrics.bootstrap)
+    summary = tables.summarise(scores, {"a|b": {}}, lambda values: None)
     assert summary["a|b"]["mass"] == 2
     tables.write_json(tmp_path / "m.json", {}, summary, {})
     json.loads(
@@ -129,10 +129,18 @@ def test_runs_end_at_the_first_frame_that_is_not_good():
 
 def test_bootstrap_covers_the_mean():
     values = np.random.default_rng(1).normal(5, 1, 400)
-    low, high = metrics.bootstrap(values)
+    low, high = metrics.bootstrap(values, np.arange(400))
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.2)
-    assert metrics.bootstrap(values[:1]) is None
+    assert metrics.bootstrap(values[:1], [7]) is None
+
+
+def test_windows_of_one_video_are_drawn_together():
+    values = np.random.default_rng(1).normal(5, 1, 400)
+    once = metrics.bootstrap(values, np.arange(400))
+    thrice = metrics.bootstrap(values.repeat(3), np.arange(400).repeat(3))
+    assert thrice == pytest.approx(once)
+    assert metrics.bootstrap(values, np.zeros(400)) is None
 
 
 def test_nearest_training_frame():
@@ -168,7 +176,7 @@ def check_reference_figures(path):
     """What is measured on mnist_test_seq.npy: copying the last frame 280, a black frame 170, the
     mean frame 150.
     """
-    frames, _, _, _ = read_windows(path, "test", 20)
+    frames, *_ = read_windows(path, "test", 20)
     past, future = np.split(frames / np.float32(255), 2, axis=1)
     rules = baselines.in_pixels(future.mean((0, 1)))
     figures = {
@@ -192,9 +200,9 @@ def test_the_fields_reference_figures_of_mnist_in_full(tmp_path):
 
 
 def test_digits_are_found_where_they_are(benchmark):
-    frames, corners, data, _ = read_windows(benchmark, "test", 20, count=40)
+    frames, sources, corners, data, _ = read_windows(benchmark, "test", 20, count=40)
     frames = frames / np.float32(255)
-    digits = metrics.Digits(frames, corners, data["num_sz"])
+    digits = metrics.Digits(frames, sources, corners, data["num_sz"])
     assert 0.4 < digits.threshold < 0.8
     assert digits.error < 0.05
     score, distance = digits.find(frames, np.arange(40))
@@ -206,9 +214,9 @@ def test_digits_are_found_where_they_are(benchmark):
 
 
 def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(benchmark):
-    frames, corners, data, _ = read_windows(benchmark, "test", 20, count=40)
+    frames, sources, corners, data, _ = read_windows(benchmark, "test", 20, count=40)
     frames = frames / np.float32(255)
-    digits, future = metrics.Digits(frames, corners, data["num_sz"]), frames[:, 10:]
+    digits, future = metrics.Digits(frames, sources, corners, data["num_sz"]), frames[:, 10:]
     scores = {}
     for name, made in (("truth", future), ("black", 0 * future)):
         score, distance = digits.find(made, np.arange(40))
@@ -494,7 +502,7 @@ def test_one_film_has_no_table_by_film(names, tmp_path, capsys):
 def test_a_window_is_from_the_film_of_its_video(tmp_path):
     videos = brightening([1, 2, 3], length=10)
     path = film(tmp_path / "film.hdf5", videos, ["a", "b", "c"])
-    frames, _, _, films = read_windows(path, "test", 4, stride=3)
+    frames, *_, films = read_windows(path, "test", 4, stride=3)
     steps = frames[:, 1, 0, 0, 0] - frames[:, 0, 0, 0, 0]
     assert films.tolist() == ["abc"[step - 1] for step in steps]
     assert len(films) == 9
