@@ -95,7 +95,8 @@ def main(args):
             save_comparison(target, true, video, shown.length, fps, args.scale)
 
     place = dest if len(shown.names) > 1 else target
-    print(f"{place}: {shown.source}, {shown.length} frames fed in; squared error per frame:")
+    how = ", what is predicted restored" if args.restore else ""
+    print(f"{place}: {shown.source}, {shown.length} frames fed in{how}; squared error per frame:")
     print_errors(shown.truth, context, predicted, reconstructed)
 
 

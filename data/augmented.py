@@ -41,9 +41,10 @@ class FilmWindows(Videos, Dataset):
         lengths = np.diff(self.starts)
         counts = ((lengths - needed) // length + 1).clip(min=0)  # one begins every `length` frames
         if not counts.any():
+            longest = lengths.max() if seed is not None else (lengths.max() - 1) // skip + 1
             raise UserError(
                 f"{path}: the longest {split} video has {lengths.max()} frames, a window needs "
-                f"{needed}: lower --seq_length, or take longer videos"
+                f"{needed}: lower --seq_length to {longest}, or take longer videos"
             )
         self.videos = np.repeat(np.arange(len(counts)), counts)
         number = np.concatenate([np.arange(count) for count in counts])  # within its video
