@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./demo.sh quick: predictions by the networks in pretrained/, in less than a minute; nothing is trained.
 # Every stage, from nothing to predicted video: ./demo.sh (one bouncing digit, packaged digits) or ./demo.sh movie
-# (packaged clips of a film). Run again, it skips what is finished and resumes what is not.
+# (packaged clips). Run again, it skips what is finished and resumes what is not.
 set -euo pipefail
 which=${1:-mnist}
 case $which in quick | mnist | movie) ;; *) echo "usage: ./demo.sh [quick|mnist|movie]" >&2 && exit 2 ;; esac
@@ -48,7 +48,7 @@ mnist() {
 movie() {
     local frames=data/demo_movie.hdf5 run=runs/demo_movie pictures=picture_output/demo_movie
     local parents=(--cae ${run}_cae/best.pt --deconv ${run}_deconv/best.pt)
-    echo "1/7 clips of an animation, of gestures and of bottles on a belt"
+    echo "1/7 clips of an animation, gestures and bottles on a belt"
     if [ ! -e $frames ]; then
         packaged_films data/demo_films "school brother" "night no please sorry"
         # the trailer's last seconds are a title card

@@ -15,6 +15,7 @@ from skimage.transform import warp
 
 from evaluation import rule
 
+CONTEXT_MEAN = "mean of the context"
 COPY = "copy of the last frame"
 FLOW = "motion goes on"
 RULE = "the rule, fitted to each video"
@@ -63,7 +64,7 @@ def name_compared(names, models):
     A model is shown in all its variants.
     """
     of_models = tuple(model.name for model in models)
-    rules = (COPY, FLOW, HALF_FLOW)
+    rules = (CONTEXT_MEAN, COPY, FLOW, HALF_FLOW)
     return [name for name in names if name in rules or name.startswith(of_models)]
 
 
@@ -85,7 +86,7 @@ def in_pixels(mean_frame):
     return {
         "black": black,
         "mean frame of the training set": training_mean,
-        "mean of the context": context_mean,
+        CONTEXT_MEAN: context_mean,
         COPY: copy,
     }
 
