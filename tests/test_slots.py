@@ -314,13 +314,13 @@ def test_the_place_goes_on_and_the_look_stays():
 
 def test_how_sure_a_look_will_be_is_predicted():
     """With KL there are log-sigmas, too: the look stays, they do not."""
-    torch.manual_seed(0)
+    torch.manual_seed(9)  # by chance one may be small: here none is below 9e-4
     lstm = LatentLSTM(12, 8, 1, loss="kl", residual="second", slots=2).eval()
     latents = torch.randn(3, 5, 2, 12)
     with torch.no_grad():
         mean, log_sigma = lstm.predict(latents[:, 0])[0].unflatten(-1, (2, 6)).unbind(1)
     torch.testing.assert_close(mean[..., :4], latents[:, 0, 0].unflatten(-1, (2, 6))[..., :4])
-    assert (log_sigma[..., :4] != 0).all()
+    assert (log_sigma[..., :4].abs() > 1e-4).all()
 
 
 def test_distance_is_in_posterior_deviations():

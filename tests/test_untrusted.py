@@ -419,7 +419,9 @@ def make_checkpoints(folder):
         ),
         save(
             "of_slots.pt",
-            LatentLSTM(6, 3, 1, residual="second", slots=2, frame_shape=(1, 16, 16)),
+            LatentLSTM(
+                6, 3, 1, loss="distance", residual="second", slots=2, frame_shape=(1, 16, 16)
+            ),
             codec="slots.pt",
         ),
         save("joint.pt", Joint(vcae.config, lstm.config)),
