@@ -8,7 +8,7 @@ case $which in quick | mnist | movie) ;; *) echo "usage: ./demo.sh [quick|mnist|
 source "$(dirname "$0")/recipes/stage.sh"
 
 quick() {
-    local pictures=picture_output/quick
+    local pictures=picture_output/quick gesture
     echo "1/3 one bouncing digit"
     continue_digits vector $pictures/one_digit
     echo "2/3 two bouncing digits, each with its own part of the latent"

@@ -43,8 +43,8 @@ def flags():
     add("--data_file", default="runs/vcae/latents.hdf5", help="latents")
     length = "frames per window; if not given: 20, or what half of the videos have"
     add("--seq_length", type=limits.at_least(3), help=length)
-    transpose = """slots: of every other window rows and columns change parts, where objects move
-        alike along both"""
+    transpose = """slots: swap rows and columns of places in a random half of the windows; where
+        objects move alike along both"""
     add("--transpose", action=cli.Switch, default=False, help=transpose)
     skip = "take every N-th frame; if not given: as the data says"
     add("--frame_skip", type=limits.at_least(1), help=skip)

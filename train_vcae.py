@@ -89,13 +89,10 @@ def main(args):
     fit(model, train, valid, args, device, {}, prepare, draw)
 
     codec = load_codec(run / "best.pt", device)
-    attributes = attributes_of_latents(run, codec, test)
-    if args.arch == "slots":
-        attributes["slots"] = args.slots
-        _, attributes["frame_height"], attributes["frame_width"] = codec.frame_shape
     write_latents(
-        run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1, attributes,
-        args.resume, codec.encode_videos if args.arch == "slots" else None,
+        run / "latents.hdf5", args.data_file, codec.encode, codec.frame_shape[1:], 1,
+        attributes_of_latents(run, codec, test), args.resume,
+        codec.encode_videos if codec.has_slots else None,
     )  # fmt: skip
     if processes.rank() == 0:
         path = run / "pictures" / "reconstructions.png"

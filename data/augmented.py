@@ -37,11 +37,12 @@ class FilmWindows(Videos, Dataset):
                 "train that anew"
             )
         # With a seed a video that is too short for this skip may do for a shorter one.
-        needed = (length - 1) * skip + 1 if seed is None else length
+        shortest = skip if seed is None else 1
+        needed = (length - 1) * shortest + 1
         lengths = np.diff(self.starts)
         counts = ((lengths - needed) // length + 1).clip(min=0)  # one begins every `length` frames
         if not counts.any():
-            longest = lengths.max() if seed is not None else (lengths.max() - 1) // skip + 1
+            longest = (lengths.max() - 1) // shortest + 1
             raise UserError(
                 f"{path}: the longest {split} video has {lengths.max()} frames, a window needs "
                 f"{needed}: lower --seq_length to {longest}, or take longer videos"

@@ -352,7 +352,7 @@ class Windows(Videos, Dataset):
     video as fit into it side by side. Their first frames and crops are drawn again for each epoch
     from (seed, epoch), whatever the order in which items are read. Videos too short for a window
     are left out (`left_out` counts them). Raises UserError if all are.
-    transpose: of every other window, at random, rows and columns of the slots' places change parts.
+    transpose: swap rows and columns of the slots' places in a random half of the windows.
     """
 
     def __init__(self, path, split, length, skip, seed, transpose=False):

@@ -29,7 +29,7 @@ def keep_freed_memory():
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, KEPT)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(M_ARENA_MAX, 1)  # threads' own give memory back after all
+        libc.mallopt(M_ARENA_MAX, 1)  # pools of threads give memory back nonetheless
 
 
 share_cores()

@@ -53,6 +53,9 @@ def attributes_of_latents(run, codec, frames):
     kept = {key: frames.attributes[key] for key in ("source", "frame_rate", "frame_skip")}
     if codec.grid:
         kept["grid_rows"], kept["grid_columns"] = codec.grid
+    if codec.has_slots:
+        kept["slots"] = codec.networks.vae.slots
+        _, kept["frame_height"], kept["frame_width"] = codec.frame_shape
     data_file = files.relative(frames.path, run)
     return kept | {"codec": "best.pt", "codec_id": codec.identity, "data_file": data_file}
 
