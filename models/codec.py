@@ -166,10 +166,6 @@ class Codec:
             size = PIXELS // (self.networks.vae.slots * frames.shape[1:].numel())
             size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size
             return torch.cat(in_threads(self.follow, frames.split(max(size, 1)), self.device))
-        return self.encode_each(frames)
-
-    def encode_each(self, frames):
-        """Latents (V, T, 2, z_dim) of videos, each frame by itself."""
         mean_and_log_sigma = self.encode(frames.flatten(0, 1))
         return torch.stack(mean_and_log_sigma, dim=1).unflatten(0, frames.shape[:2])
 
@@ -179,9 +175,8 @@ class Codec:
         Places are better known by better looks, and looks by better places: hence more than once.
         """
         vae = self.networks.vae
-        latents = self.encode_each(frames)
         frames = unit_scale(frames.to(self.device))
-        latents = vae.follow(latents, frames)
+        latents = vae.follow(vae.encode_each(frames), frames)
         for _ in range(ROUNDS):
             latents = vae.follow_again(improve_looks(vae, frames, latents), frames)
         return latents

@@ -8,10 +8,10 @@ import torch
 from models.slots import MAX_WHAT
 
 HIDDEN = 0.08  # brightness that others draw at a pixel, from which on it tells little of an object
-STEPS = 6  # of conjugate gradients
+STEPS = 3  # of conjugate gradients
 TINY = 1e-12  # where nothing is left to explain
 
-LOOK_STEPS = 4  # of Gauss and Newton
+LOOK_STEPS = 3  # of Gauss and Newton
 SLOPE_STEP = 0.2  # of each number, to either side
 MAX_LOOK_STEP = 1.0  # of each number
 CENTRE_WEIGHT = 300.0  # of a squared pixel between centres of mass, beside squared errors

@@ -10,6 +10,7 @@ they overlap. The rest of a frame is black.
 In shapes S is the number of slots, W the numbers of a z_what, n frames, V videos, T steps.
 """
 
+import functools
 import itertools
 
 import torch
@@ -44,6 +45,7 @@ PLACE_SCALE = 0.25  # half frames per unit of the network's output
 STEP_SCALE = 8.0  # of a place's step, where the look's correction reads it
 
 # Following objects over time.
+FIRST_PASSES = 8  # over the first frame
 LOOK_WEIGHT = 0.003  # in matching: two random looks of 14 numbers count as much as 0.3 half frames
 FIRST_STEPS = 1  # of Gauss-Newton, while looks are still poor
 STEPS = 2  # once they are good
@@ -148,7 +150,7 @@ class SlotVAE(nn.Module):
         earlier_k: the frames drawn before the last correction.
         """
         x = x[:, 0]  # (n, height, width)
-        z_what, z_where, log_sigma, earlier_frames = self.infer(x)
+        z_what, z_where, log_sigma, earlier_frames = self.infer(x, self.passes)
         sample = z_what
         if self.training:
             sample = z_what + normal_like(z_what) * log_sigma.exp()
@@ -159,9 +161,12 @@ class SlotVAE(nn.Module):
         loss = squared_error + EARLIER_WEIGHT * earlier + self.beta * kl
         return {"loss": loss, "squared_error": squared_error, "earlier": earlier, "kl": kl}
 
-    def encode(self, x):
-        """Posterior mean and log-sigma, each (n, z_dim), of frames x (n, 1, height, width)."""
-        z_what, z_where, log_sigma, _ = self.infer(x[:, 0])
+    def encode(self, x, passes=None):
+        """Posterior mean and log-sigma, each (n, z_dim), of frames x (n, 1, height, width).
+
+        passes: corrections of all slots; if not given, as many as in training.
+        """
+        z_what, z_where, log_sigma, _ = self.infer(x[:, 0], passes or self.passes)
         return self.to_latents(z_what, z_where, log_sigma).unbind(1)
 
     def decode(self, z):
@@ -208,20 +213,27 @@ class SlotVAE(nn.Module):
 
     def overlay(self, drawn):
         """Frames (n, height, width) of slots drawn alone (n, S, height, width)."""
+        return self.overlay_each(drawn.unbind(1))
+
+    def overlay_each(self, slots):
+        """Frames (n, height, width) of slots, each (n, height, width), drawn alone on black."""
         if self.combine == "sum":
-            return drawn.sum(1).clamp(max=1)
-        return drawn.amax(1)
+            return functools.reduce(torch.add, slots).clamp(max=1)
+        return functools.reduce(torch.maximum, slots)
 
     def visible(self, drawn, frame):
-        """Where slots drawn alone (n, S, height, width) decide on the frame (n, height, width)."""
+        """1 where slots drawn alone (n, S, height, width) decide on a frame (n, height, width)."""
         if self.combine == "sum":
-            return (frame < 1)[:, None]  # (n, 1, height, width): not saturated
-        return drawn == frame[:, None]  # (n, S, height, width): in front
+            return (frame < 1)[:, None].float()  # (n, 1, height, width): not saturated
+        return (drawn == frame[:, None]).float()  # (n, S, height, width): in front
 
     def overlay_others(self, drawn):
         """For each slot the frame that the others make, (n, S, height, width); black if none."""
-        keep = 1 - torch.eye(self.slots, dtype=drawn.dtype, device=drawn.device)  # (S, S)
-        return torch.stack([self.overlay(drawn * mask) for mask in keep[..., None, None]], 1)
+        slots = drawn.unbind(1)  # (n, height, width) each
+        if len(slots) == 1:
+            return torch.zeros_like(drawn)
+        others = [slots[:s] + slots[s + 1 :] for s in range(len(slots))]
+        return torch.stack([self.overlay_each(each) for each in others], 1)
 
     def to_pixels(self, z_where):
         """Rows and columns, in pixels, of z_where (..., 2)."""
@@ -250,14 +262,14 @@ class SlotVAE(nn.Module):
 
     # Inference
 
-    def infer(self, x):
+    def infer(self, x, passes):
         """z_what, z_where, z_what's log-sigma and earlier drawings of frames x (n, height, width).
 
         1. Detect one object after the other, each in what those before it leave unexplained.
         2. Correct all of them, `passes` times, each in what the others leave of the frame.
         """
         z_what, z_where, drawn, earlier_frames = self.detect_all(x)
-        for step in range(self.passes):
+        for step in range(passes):
             if step:
                 drawn = self.draw(z_what, z_where)
                 earlier_frames.append(self.overlay(drawn))
@@ -269,30 +281,30 @@ class SlotVAE(nn.Module):
         """z_what (n, S, W), z_where (n, S, 2), slots drawn alone, and every frame drawn so far."""
         whats = []
         wheres = []
+        slots = []  # each drawn alone, (n, height, width)
         earlier_frames = []
         blank = x.new_zeros(len(x), 1, self.what_dim)
-        # (n, 1 + slots so far, height, width): black comes first, to begin from.
-        drawn = x.new_zeros(len(x), 1, *x.shape[1:])
+        explained = torch.zeros_like(x)  # (n, height, width)
         for _ in range(self.slots):
-            drawn = drawn.detach()
-            explained = self.overlay(drawn)[:, None]  # (n, 1, height, width)
+            explained = explained.detach()
             z_where = self.detect(x, explained)
-            detected = torch.cat([drawn, self.draw(blank, z_where)], 1)
-            earlier_frames.append(self.overlay(detected))
-            z_what, z_where, _ = self.correct(x, blank, z_where, explained)
-            drawn = torch.cat([drawn, self.draw(z_what, z_where)], 1)
-            earlier_frames.append(self.overlay(drawn))
+            detected = self.draw(blank, z_where)[:, 0]
+            earlier_frames.append(self.overlay_each([explained, detected]))
+            z_what, z_where, _ = self.correct(x, blank, z_where, explained[:, None])
+            slots.append(self.draw(z_what, z_where)[:, 0])
+            explained = self.overlay_each([explained, slots[-1]])
+            earlier_frames.append(explained)
             whats.append(z_what)
             wheres.append(z_where)
-        return torch.cat(whats, 1), torch.cat(wheres, 1), drawn[:, 1:], earlier_frames
+        return torch.cat(whats, 1), torch.cat(wheres, 1), torch.stack(slots, 1), earlier_frames
 
     def detect(self, x, explained):
         """z_where (n, 1, 2) of the object that most stands out from what is explained.
 
-        x: (n, height, width); explained: (n, 1, height, width). The place is the mean under a
-        softmax over the scores of all places.
+        x, explained: (n, height, width). The place is the mean under a softmax over the scores of
+        all places.
         """
-        small = F.avg_pool2d(torch.cat([x[:, None], explained], 1), 2)  # (n, 2, height/2, width/2)
+        small = F.avg_pool2d(torch.stack([x, explained], 1), 2)  # (n, 2, height/2, width/2)
         rows, columns = (torch.linspace(-1, 1, side, device=x.device) for side in small.shape[2:])
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))  # (2, height/2, width/2)
         inputs = torch.cat([small, grid.expand(len(x), -1, -1, -1)], 1)
@@ -314,20 +326,16 @@ class SlotVAE(nn.Module):
         z_where = z_where.detach()
         rest = x[:, None] - others  # (n, k, height, width)
         with torch.no_grad():
-            hidden = self.glimpse(others, z_where, self.wide_offsets)  # (n, k, wide, wide)
+            down, across = self.interpolation(z_where, self.wide_offsets)
+            hidden = down.mT @ others @ across  # (n, k, wide, wide)
             hidden = F.avg_pool2d(hidden, 2).flatten(2)  # (n, k, (wide/2)^2)
             known = torch.cat([hidden, z_what, z_where], -1)
-        step = self.place_correction(rest, z_where, known)
+            glimpse = (down.mT @ rest @ across).flatten(2)  # (n, k, wide^2)
+        step = PLACE_SCALE * self.move(torch.cat([glimpse, known], -1)).float()  # (n, k, 2)
         z_where = (z_where + step).clamp(-MAX_WHERE, MAX_WHERE)
         change, log_sigma = self.look_correction(rest, z_where, known, step.detach())
         z_what = (z_what + change).clamp(-MAX_WHAT, MAX_WHAT)
         return z_what, z_where, log_sigma.clamp(*LOG_SIGMA_RANGE)
-
-    def place_correction(self, rest, z_where, known):
-        """The step (n, k, 2) of z_where, by a wide glimpse of the rest (n, k, height, width)."""
-        with torch.no_grad():
-            glimpse = self.glimpse(rest, z_where, self.wide_offsets).flatten(2)  # (n, k, wide^2)
-        return PLACE_SCALE * self.move(torch.cat([glimpse, known], -1)).float()
 
     def look_correction(self, rest, z_where, known, step):
         """The change of z_what and its log-sigma, each (n, k, W); step: the one z_where took."""
@@ -339,11 +347,23 @@ class SlotVAE(nn.Module):
     # Videos
 
     @torch.no_grad()
+    def encode_each(self, frames):
+        """Latents (V, T, 2, z_dim), mean and log-sigma, of each frame of videos by itself.
+
+        frames: (V, T, 1, height, width). The first, with which `follow` begins, is corrected more
+        often than the others.
+        """
+        latents = torch.stack(self.encode(frames.flatten(0, 1)), 1)  # (V*T, 2, z_dim)
+        latents = latents.unflatten(0, frames.shape[:2])
+        latents[:, 0] = torch.stack(self.encode(frames[:, 0], FIRST_PASSES), 1)
+        return latents
+
+    @torch.no_grad()
     def follow(self, latents, frames):
         """Latents (V, T, 2, z_dim) of videos in which each slot stays with one object.
 
-        latents: of frames (V, T, 1, height, width), each encoded by itself. For each frame after
-        the first:
+        latents: as `encode_each` returns them for frames (V, T, 1, height, width). For each frame
+        after the first:
 
         1. Extrapolate: each place moves on at its last speed.
         2. Detect and match: the places in the frame's own latent, its slots in the order that fits
@@ -397,18 +417,19 @@ class SlotVAE(nn.Module):
     def locate(self, x, glyphs, steps, *guesses):
         """The places (n, S, 2) of glyphs in frames x (n, height, width), refined from guesses."""
         middle = self.centre_of_mass(glyphs)
-        guesses = [guess - middle for guess in guesses]
-        drawn = combinations(*(self.paste(glyphs, guess) for guess in guesses))
+        guesses = torch.stack(guesses) - middle  # (guesses, n, S, 2)
+        drawn = combinations(self.paste(glyphs, guesses))  # (guesses, n, S, height, width)
         error, best = torch.stack([self.errors(each, x) for each in drawn]).min(0)  # (n,) each
-        starts = torch.stack(list(combinations(*guesses)))  # (combinations, n, S, 2)
+        starts = torch.stack([torch.stack(each, 1) for each in combinations(guesses)])
+        # starts: (combinations, n, S, 2)
         start = starts.take_along_dim(best[None, :, None, None], 0)[0]
         refined = self.refine(x, glyphs, start, steps)
-        is_better = self.errors(self.paste(glyphs, refined), x) < error
+        is_better = self.errors(self.paste(glyphs, refined).unbind(1), x) < error
         return torch.where(is_better[:, None, None], refined, start) + middle
 
-    def errors(self, drawn, x):
-        """The squared errors (n,) of slots drawn alone (n, S, height, width), to frames x."""
-        return (self.overlay(drawn) - x).square().sum((1, 2))
+    def errors(self, slots, x):
+        """Roots of the squared errors (n,), to frames x, of slots, each (n, height, width)."""
+        return torch.linalg.vector_norm(self.overlay_each(slots) - x, dim=(1, 2))
 
     def read_look(self, x, z_what, place):
         """z_what and its log-sigma (V, z_dim), as frames x show objects at place (V, S, 2)."""
@@ -441,9 +462,10 @@ class SlotVAE(nn.Module):
 
         Slopes are per pixel, from half a pixel behind to half a pixel ahead.
         """
-        down, across = self.interpolation(z_where, self.offsets)
-        down_ahead, across_ahead = self.interpolation(z_where + 0.5 * pixel, self.offsets)
-        down_behind, across_behind = self.interpolation(z_where - 0.5 * pixel, self.offsets)
+        here_ahead_behind = torch.stack([z_where, z_where + pixel / 2, z_where - pixel / 2])
+        downs, acrosses = self.interpolation(here_ahead_behind, self.offsets)
+        down, down_ahead, down_behind = downs  # (n, S, height, size) each
+        across, across_ahead, across_behind = acrosses  # (n, S, width, size) each
         rows = down @ glyphs  # (n, S, height, size)
         drawn = rows @ across.mT  # (n, S, height, width)
         frame = self.overlay(drawn)
@@ -480,10 +502,9 @@ def cell_centres(count, device):
     return torch.linspace(-1, 1, count, device=device) * (1 - 1 / count)
 
 
-def combinations(*options):
-    """All ways to choose, for each slot, from one of the options, each (n, S, ...), in turn."""
-    per_slot = zip(*(option.unbind(1) for option in options), strict=True)
-    return (torch.stack(chosen, 1) for chosen in itertools.product(*per_slot))
+def combinations(options):
+    """All ways to choose one of options (m, n, S, ...) for each slot: S tensors (n, ...)."""
+    return itertools.product(*options.unbind(2))
 
 
 def extrapolate(*places):
