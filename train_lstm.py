@@ -75,10 +75,8 @@ def flags():
 
 def main(args):
     latents = Videos(args.data_file, "train", "latents")
-    slots = latents.attributes.get("slots", 0)
-    grid = grid_of(latents)
-    frame_shape = frame_shape_of(latents)
-    settle_network(args, slots, grid, frame_shape)
+    layout = layout_config(latents)
+    settle_network(args, layout)
     settle_windows(args, latents)
     window = (args.seq_length, args.frame_skip, args.seed)
     train = Windows(args.data_file, "train", *window, args.transpose)
@@ -91,8 +89,7 @@ def main(args):
     model = new_network(
         LatentLSTM, device, z_dim=train.shape[-1], n_hid=args.lstm_n_hid, layers=args.layers,
         dropout=args.dropout, loss=args.loss, mixtures=args.mixtures, diffs=args.diffs,
-        peepholes=args.peepholes, free=args.rollout, residual=args.residual, slots=slots,
-        grid=grid, frame_shape=frame_shape,
+        peepholes=args.peepholes, free=args.rollout, residual=args.residual, **layout,
     )  # fmt: skip
 
     def draw(path):
@@ -112,45 +109,45 @@ def save_predictions(path, best, length, device):
     figures.save_strips(path, [model], videos, context=length // 2, seed=0)
 
 
-def frame_shape_of(latents):
-    """(channels, height, width) of the frames of a file of latents, if it has slots."""
+def layout_config(latents):
+    """How a file's latents are laid out: arguments of `LatentLSTM`."""
     attributes = latents.attributes
-    return [1, attributes.get("frame_height", 64), attributes.get("frame_width", 64)]
+    if "slots" in attributes:
+        frame_shape = [1, attributes["frame_height"], attributes["frame_width"]]
+        return {"slots": attributes["slots"], "frame_shape": frame_shape}
+    if "grid_rows" in attributes:
+        return {"grid": [attributes["grid_rows"], attributes["grid_columns"]]}
+    return {}
 
 
-def grid_of(latents):
-    """Rows and columns of the places of a file of latents, [] if they have none."""
-    attributes = latents.attributes
-    if "grid_rows" not in attributes:
-        return []
-    return [attributes["grid_rows"], attributes["grid_columns"]]
-
-
-def settle_network(args, slots, grid, frame_shape):
-    """Set what is not given. Raises UserError if loss or residual do not go with the latents."""
+def settle_network(args, layout):
+    """Set what is not given. Raises UserError if a flag does not go with the latents' layout."""
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
-    for name, value in (SLOTS if slots else GRID if grid else VECTOR).items():
+    settled = SLOTS if "slots" in layout else GRID if "grid" in layout else VECTOR
+    for name, value in settled.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if grid and (args.loss == "mdn" or args.diffs):
+    if "grid" in layout and (args.loss == "mdn" or args.diffs):
         latents = f"latents with a grid, which {args.data_file} has"
         raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
-    if slots and args.diffs:
-        latents = f"latents with slots, which {args.data_file} has"
-        raise UserError(f"--diffs does not take {latents}: leave it out")
-    if args.transpose and frame_shape[1] != frame_shape[2]:
-        raise UserError(
-            f"--transpose takes square frames, not those of {args.data_file}: leave it out"
-        )
-    if not slots:
-        latents = f"latents without slots, which {args.data_file} has"
-        if args.loss == "distance":
-            raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
-        if args.transpose:
-            raise UserError(f"--transpose does not take {latents}: leave it out")
-        if args.residual == "objects":
-            raise UserError(f"--residual objects does not take {latents}: take --residual second")
+    if "slots" in layout:
+        if args.diffs:
+            latents = f"latents with slots, which {args.data_file} has"
+            raise UserError(f"--diffs does not take {latents}: leave it out")
+        _, height, width = layout["frame_shape"]
+        if args.transpose and height != width:
+            raise UserError(
+                f"--transpose takes square frames, not those of {args.data_file}: leave it out"
+            )
+        return
+    latents = f"latents without slots, which {args.data_file} has"
+    if args.loss == "distance":
+        raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
+    if args.transpose:
+        raise UserError(f"--transpose does not take {latents}: leave it out")
+    if args.residual == "objects":
+        raise UserError(f"--residual objects does not take {latents}: take --residual second")
 
 
 def settle_vector(args, windows):

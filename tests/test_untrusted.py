@@ -550,7 +550,7 @@ def read_hdf5(path):
             raise
         windows = Windows(path, "train", 3, 1, seed=0)
         windows.__getitems__(range(len(windows)))
-        train_lstm.grid_of(windows)
+        train_lstm.layout_config(windows)
         return
     frames.__getitems__(list(range(len(frames))))
     frames.video(0)
