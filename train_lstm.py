@@ -112,26 +112,26 @@ def save_predictions(path, best, length, device):
 def layout_config(latents):
     """How a file's latents are laid out: arguments of `LatentLSTM`."""
     attributes = latents.attributes
-    if "slots" in attributes:
-        frame_shape = [1, attributes["frame_height"], attributes["frame_width"]]
-        return {"slots": attributes["slots"], "frame_shape": frame_shape}
+    grid = []
     if "grid_rows" in attributes:
-        return {"grid": [attributes["grid_rows"], attributes["grid_columns"]]}
-    return {}
+        grid = [attributes["grid_rows"], attributes["grid_columns"]]
+    # Only slots need frames' sizes, and have them.
+    frame_shape = [1, attributes.get("frame_height", 64), attributes.get("frame_width", 64)]
+    return {"slots": attributes.get("slots", 0), "grid": grid, "frame_shape": frame_shape}
 
 
 def settle_network(args, layout):
     """Set what is not given. Raises UserError if a flag does not go with the latents' layout."""
     if args.kl_loss is not None:
         args.loss = "kl" if args.kl_loss else "mse"
-    settled = SLOTS if "slots" in layout else GRID if "grid" in layout else VECTOR
+    settled = SLOTS if layout["slots"] else GRID if layout["grid"] else VECTOR
     for name, value in settled.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if "grid" in layout and (args.loss == "mdn" or args.diffs):
+    if layout["grid"] and (args.loss == "mdn" or args.diffs):
         latents = f"latents with a grid, which {args.data_file} has"
         raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
-    if "slots" in layout:
+    if layout["slots"]:
         if args.diffs:
             latents = f"latents with slots, which {args.data_file} has"
             raise UserError(f"--diffs does not take {latents}: leave it out")

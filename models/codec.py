@@ -148,20 +148,23 @@ class Codec:
         frames: (n, channels, height, width) uint8. Raises ValueError if the frames have another
         shape than the codec's.
         """
-        if frames.shape[1:] != self.frame_shape:
-            raise ValueError(
-                f"the codec is one of frames {self.frame_shape}, not {tuple(frames.shape[1:])}"
-            )
+        self.require_shape(frames.shape[1:])
         parts = [
             self.networks.encode(part.to(self.device)) for part in frames.split(self.batch_size)
         ]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
+    def require_shape(self, shape):
+        """Raise ValueError if frames of the shape (channels, height, width) are not the codec's."""
+        if shape != self.frame_shape:
+            raise ValueError(f"the codec is one of frames {self.frame_shape}, not {tuple(shape)}")
+
     def encode_videos(self, frames):
         """Latents (V, T, 2, z_dim), mean and log-sigma, of videos.
 
-        frames: (V, T, channels, height, width) uint8.
+        frames: (V, T, channels, height, width) uint8. Raises ValueError as `encode` does.
         """
+        self.require_shape(frames.shape[2:])
         if self.has_slots:
             size = PIXELS // (self.networks.vae.slots * frames.shape[1:].numel())
             size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size

@@ -207,9 +207,9 @@ class SlotVAE(nn.Module):
         return self.paste(self.glyph(z_what), z_where)
 
     def paste(self, glyphs, z_where):
-        """Glyphs (n, S, size, size), each alone on black at z_where (n, S, 2), bilinearly."""
+        """Glyphs (n, S, size, size), each alone on black at z_where (..., n, S, 2), bilinearly."""
         down, across = self.interpolation(z_where, self.offsets)
-        return down @ glyphs @ across.mT  # (n, S, height, width)
+        return down @ glyphs @ across.mT  # (..., n, S, height, width)
 
     def overlay(self, drawn):
         """Frames (n, height, width) of slots drawn alone (n, S, height, width)."""
@@ -291,7 +291,7 @@ class SlotVAE(nn.Module):
             detected = self.draw(blank, z_where)[:, 0]
             earlier_frames.append(self.overlay_each([explained, detected]))
             z_what, z_where, _ = self.correct(x, blank, z_where, explained[:, None])
-            slots.append(self.draw(z_what, z_where)[:, 0])
+            slots.append(self.draw(z_what, z_where)[:, 0].float())
             explained = self.overlay_each([explained, slots[-1]])
             earlier_frames.append(explained)
             whats.append(z_what)
@@ -355,7 +355,8 @@ class SlotVAE(nn.Module):
         """
         latents = torch.stack(self.encode(frames.flatten(0, 1)), 1)  # (V*T, 2, z_dim)
         latents = latents.unflatten(0, frames.shape[:2])
-        latents[:, 0] = torch.stack(self.encode(frames[:, 0], FIRST_PASSES), 1)
+        passes = max(FIRST_PASSES, self.passes)
+        latents[:, 0] = torch.stack(self.encode(frames[:, 0], passes), 1)
         return latents
 
     @torch.no_grad()
@@ -418,7 +419,7 @@ class SlotVAE(nn.Module):
         """The places (n, S, 2) of glyphs in frames x (n, height, width), refined from guesses."""
         middle = self.centre_of_mass(glyphs)
         guesses = torch.stack(guesses) - middle  # (guesses, n, S, 2)
-        drawn = combinations(self.paste(glyphs, guesses))  # (guesses, n, S, height, width)
+        drawn = combinations(self.paste(glyphs, guesses))  # S times (n, height, width) each
         error, best = torch.stack([self.errors(each, x) for each in drawn]).min(0)  # (n,) each
         starts = torch.stack([torch.stack(each, 1) for each in combinations(guesses)])
         # starts: (combinations, n, S, 2)
@@ -428,7 +429,7 @@ class SlotVAE(nn.Module):
         return torch.where(is_better[:, None, None], refined, start) + middle
 
     def errors(self, slots, x):
-        """Roots of the squared errors (n,), to frames x, of slots, each (n, height, width)."""
+        """|frame - x| of each frame (n,) that slots, (n, height, width) each, make together."""
         return torch.linalg.vector_norm(self.overlay_each(slots) - x, dim=(1, 2))
 
     def read_look(self, x, z_what, place):

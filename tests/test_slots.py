@@ -449,6 +449,8 @@ def test_the_dump_is_what_the_codec_makes_of_whole_videos(slotted):
         assert tuple(lstm["config"]["frame_shape"]) == frames.shape[1:]
         dump = torch.from_numpy(file["train/latents"][0]).unflatten(0, (12, 8))
     torch.testing.assert_close(dump, codec.encode_videos(videos))
+    with pytest.raises(ValueError, match="the codec is one of frames"):
+        codec.encode_videos(videos[..., :-1])
     assert not torch.allclose(
         dump[:, :, 0].flatten(0, 1), codec.encode(videos.flatten(0, 1))[0], atol=1e-3
     )
