@@ -164,8 +164,8 @@ class Codec:
 
         frames: (V, T, channels, height, width) uint8. Raises ValueError as `encode` does.
         """
-        self.require_shape(frames.shape[2:])
         if self.has_slots:
+            self.require_shape(frames.shape[2:])
             size = PIXELS // (self.networks.vae.slots * frames.shape[1:].numel())
             size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size
             return torch.cat(in_threads(self.follow, frames.split(max(size, 1)), self.device))

@@ -222,10 +222,10 @@ class SlotVAE(nn.Module):
         return functools.reduce(torch.maximum, slots)
 
     def visible(self, drawn, frame):
-        """1 where slots drawn alone (n, S, height, width) decide on a frame (n, height, width)."""
+        """Where slots drawn alone (n, S, height, width) decide on the frame (n, height, width)."""
         if self.combine == "sum":
-            return (frame < 1)[:, None].float()  # (n, 1, height, width): not saturated
-        return (drawn == frame[:, None]).float()  # (n, S, height, width): in front
+            return (frame < 1)[:, None]  # (n, 1, height, width): not saturated
+        return drawn == frame[:, None]  # (n, S, height, width): in front
 
     def overlay_others(self, drawn):
         """For each slot the frame that the others make, (n, S, height, width); black if none."""
@@ -326,7 +326,7 @@ class SlotVAE(nn.Module):
         z_where = z_where.detach()
         rest = x[:, None] - others  # (n, k, height, width)
         with torch.no_grad():
-            down, across = self.interpolation(z_where, self.wide_offsets)
+            down, across = self.interpolation(z_where, self.wide_offsets)  # of both glimpses
             hidden = down.mT @ others @ across  # (n, k, wide, wide)
             hidden = F.avg_pool2d(hidden, 2).flatten(2)  # (n, k, (wide/2)^2)
             known = torch.cat([hidden, z_what, z_where], -1)
@@ -353,11 +353,11 @@ class SlotVAE(nn.Module):
         frames: (V, T, 1, height, width). The first, with which `follow` begins, is corrected more
         often than the others.
         """
-        latents = torch.stack(self.encode(frames.flatten(0, 1)), 1)  # (V*T, 2, z_dim)
-        latents = latents.unflatten(0, frames.shape[:2])
+        videos, steps = frames.shape[:2]
         passes = max(FIRST_PASSES, self.passes)
-        latents[:, 0] = torch.stack(self.encode(frames[:, 0], passes), 1)
-        return latents
+        first = torch.stack(self.encode(frames[:, 0], passes), 1)  # (V, 2, z_dim)
+        others = torch.stack(self.encode(frames[:, 1:].flatten(0, 1)), 1)  # (V*(T - 1), 2, z_dim)
+        return torch.cat([first[:, None], others.unflatten(0, (videos, steps - 1))], 1)
 
     @torch.no_grad()
     def follow(self, latents, frames):
@@ -470,7 +470,7 @@ class SlotVAE(nn.Module):
         rows = down @ glyphs  # (n, S, height, size)
         drawn = rows @ across.mT  # (n, S, height, width)
         frame = self.overlay(drawn)
-        visible = self.visible(drawn, frame)
+        visible = self.visible(drawn, frame).float()  # once: two products take it
         slope_down = (down_ahead - down_behind) @ glyphs @ across.mT  # (n, S, height, width)
         slope_across = rows @ (across_ahead - across_behind).mT
         slopes = torch.stack([slope_down * visible, slope_across * visible], 2)
