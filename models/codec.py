@@ -13,6 +13,7 @@ from runtime.device import in_threads
 VIDEOS = 25  # whose objects a CPU's thread follows at a time, at most
 PIXELS = 25 * 30 * 2 * 64 * 64  # of them, drawn by slots, at most; on a GPU ten times as many
 ROUNDS = 2  # of improving looks, then places
+BADLY = 0.15  # of a frame's squared brightness is not explained
 
 
 def unit_scale(frames):
@@ -175,14 +176,35 @@ class Codec:
     def follow(self, frames):
         """Latents (V, T, 2, z_dim) of videos, in which each slot stays with one object.
 
+        Where they explain a frame badly, objects may have been confused at first: then the video is
+        followed from its last frame, too, and the better of the two is taken.
+        """
+        frames = unit_scale(frames.to(self.device))
+        latents = self.follow_from_first(frames)
+        error = self.unexplained(frames, latents)
+        bad = error.amax(1) > BADLY
+        if bad.any():
+            from_last = self.follow_from_first(frames[bad].flip(1)).flip(1)
+            is_better = self.unexplained(frames[bad], from_last).mean(1) < error[bad].mean(1)
+            latents[bad] = torch.where(is_better[:, None, None, None], from_last, latents[bad])
+        return latents
+
+    def follow_from_first(self, frames):
+        """Latents of frames (V, T, 1, height, width) in [0, 1].
+
         Places are better known by better looks, and looks by better places: hence more than once.
         """
         vae = self.networks.vae
-        frames = unit_scale(frames.to(self.device))
         latents = vae.follow(vae.encode_each(frames), frames)
         for _ in range(ROUNDS):
             latents = vae.follow_again(improve_looks(vae, frames, latents), frames)
-        return latents
+        return improve_looks(vae, frames, latents)
+
+    def unexplained(self, frames, latents):
+        """The share of each frame's squared brightness that latents leave unexplained, (V, T)."""
+        drawn = self.networks.vae.decode(latents[:, :, 0].flatten(0, 1)).view_as(frames)
+        error, brightness = (each.square().sum((2, 3, 4)) for each in (drawn - frames, frames))
+        return error / brightness.clamp_min(1)
 
     @torch.no_grad()
     def decode(self, z):

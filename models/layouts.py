@@ -112,6 +112,14 @@ class Slots(Vector):
         """The places (..., 2) of slots (..., n)."""
         return slots[..., -2:]
 
+    def pixels(self, slots):
+        """The pixels (..., 2), row and column, at the places of slots (..., n)."""
+        return (self.place(slots) + 1) / self.pixel - 0.5
+
+    def from_pixels(self, pixels):
+        """The places (..., 2) of pixels (..., 2)."""
+        return (pixels + 0.5) * self.pixel - 1
+
 
 def layout_of(z_dim, slots, grid, frame_shape):
     """The layout of latents: slots, a grid (rows, columns) or, with 0 and (), a vector.

@@ -84,15 +84,16 @@ class Second(Paced):
 
 
 class Objects(Second):
-    """As `Second`, for slots. Places are read to a fraction of a pixel, too, and looks are not.
+    """As `Second`, for slots. Places are read in whole pixels, and looks are not.
 
     Where an object turns at a wall, and by how much its next step is rounded, depends on less than
     a pixel, which is a small part of a frame. So a place is also read as sines and cosines of
-    several periods (Mildenhall et al. 2020, eq. 4). Of the first place, the fraction of a pixel is
-    read in the same way. Digits are drawn at whole pixels: the fraction stays the same, and tells
-    where in its square a digit's centre of mass is (MNIST's: at most half a pixel from the middle).
-    Walls apply to the square. Looks are not read: by them the network would recognise objects of
-    the training set, and learn their paths by heart.
+    several periods (Mildenhall et al. 2020, eq. 4). Digits are drawn at whole pixels, so that the
+    fraction of a pixel in a place stays the same. It is taken off, because walls apply to a digit's
+    square, not to its centre of mass: MNIST's squares have their centre of mass in the same pixel,
+    so the pixel that it lies in tells where the square is. The fraction itself is read beside it,
+    because near a half the pixel may be the wrong one. Looks are not read: by them the network
+    would recognise objects of the training set, and learn their paths by heart.
 
     A prediction need not be a whole number of pixels from the first place, but is rounded to one
     before it is read: so in free running the network reads what it would read of true places. No
@@ -102,39 +103,38 @@ class Objects(Second):
     PERIODS = (2, 4, 8, 16, 32)  # pixels
 
     def first_memory(self, mean):
-        """The mean that was read last and, for good, the first one: each (B*S, 1, n)."""
-        return mean[:, :1], mean[:, :1]
+        """The mean that was read last and, for good, the first fraction of a pixel (B*S, 1, 2)."""
+        pixels = self.layout.pixels(mean[:, :1])
+        return mean[:, :1], pixels - pixels.round()
 
     def settle(self, latents, memory):
         mean = latents[:, :, 0]  # (B*S, T, n)
-        _, first = memory
-        first = self.layout.place(first)  # (B*S, 1, 2)
-        pixel = self.layout.pixel
-        whole = first + pixel * ((self.layout.place(mean) - first) / pixel).round()
-        return torch.cat([mean[..., :-2], whole], dim=-1)[:, :, None]
+        _, fraction = memory
+        pixels = (self.layout.pixels(mean) - fraction).round() + fraction
+        return torch.cat([mean[..., :-2], self.layout.from_pixels(pixels)], dim=-1)[:, :, None]
 
-    def waves(self, mean, period):
-        """Sines and cosines (B*S, T, 4) of the places of means (B*S, T, n); period in pixels."""
-        angle = 2 * torch.pi / (period * self.layout.pixel) * self.layout.place(mean)
+    def waves(self, pixels, period):
+        """Sines and cosines (B*S, T, 4) of places (B*S, T, 2); both in pixels."""
+        angle = 2 * torch.pi / period * pixels
         return torch.cat([angle.sin(), angle.cos()], dim=2)
 
     def numbers_read(self, rows):
         """Of the means alone: place, step, fraction and waves."""
-        return 2 + 2 + 4 + 4 * len(self.PERIODS)
+        return 2 + 2 + 2 + 4 * len(self.PERIODS)
 
     def inputs(self, latents, memory):
-        last, first = memory
+        last, fraction = memory
         mean = latents[:, :, 0]
-        place = self.layout.place(mean)
         step = self.layout.place(last_steps(mean, last)) / self.layout.pixel
-        fraction = self.waves(first, 1).expand(-1, mean.shape[1], -1)
-        waves = [self.waves(mean, period) for period in self.PERIODS]
-        return torch.cat([place, step, fraction, *waves], dim=2)
+        whole = self.layout.pixels(mean) - fraction
+        waves = [self.waves(whole, period) for period in self.PERIODS]
+        place = self.layout.from_pixels(whole)
+        return torch.cat([place, step, fraction.expand_as(place), *waves], dim=2)
 
     def advance(self, mean, memory):
-        last, first = memory
+        last, fraction = memory
         base, last = super().advance(mean, last)
-        return base, (last, first)
+        return base, (last, fraction)
 
 
 RESIDUALS = {"none": Nothing, "first": First, "paced": Paced, "second": Second, "objects": Objects}

@@ -46,12 +46,21 @@ def test_a_place_goes_on_and_the_look_stays():
 
 
 @torch.no_grad()
-def test_whole_pixels_do_not_change_what_is_read_of_the_fraction():
-    residual = new_lstm().residual
-    first = torch.rand(6, 1, 5) - 0.5
-    for pixels, is_same in ((3.0, True), (-2.0, True), (0.5, False)):
-        waves, moved = (residual.waves(place, 1) for place in (first, first + pixels / 32))
-        assert torch.allclose(waves, moved, atol=1e-4) == is_same
+def test_walls_apply_to_the_pixel_that_a_place_lies_in():
+    """Of two digits drawn at the same pixels, places may differ by a fraction of one."""
+    lstm = new_lstm()
+    steps = torch.randint(-8, 9, (3, 6, 10)) / 32
+    pixel = torch.randint(20, 44, (3, 1, 10))
+
+    def read(fraction):
+        mean = (pixel + fraction + 0.5) / 32 - 1 + steps
+        return what_is_read(lstm, torch.stack([mean, mean], dim=2))
+
+    one, two, beyond = (read(fraction) for fraction in (0.1, -0.4, 0.6))
+    is_fraction = torch.isin(torch.arange(one.shape[-1]), torch.tensor([4, 5]))
+    torch.testing.assert_close(one[..., ~is_fraction], two[..., ~is_fraction])
+    torch.testing.assert_close(one[..., is_fraction], torch.full((6, 6, 2), 0.1))
+    assert not torch.allclose(one[..., ~is_fraction], beyond[..., ~is_fraction])
 
 
 @torch.no_grad()
@@ -70,13 +79,14 @@ def test_places_are_read_at_whole_pixels_from_the_first():
 
 @torch.no_grad()
 def test_a_pixel_is_one_of_the_frames():
-    """The same steps in pixels are read alike in frames of any size."""
+    """The same pixels are read alike in frames of any size, but for the place in half frames."""
     square, wide = (new_lstm(frame_shape=(1, *size)) for size in ((64, 64), (32, 48)))
     latents = random_latents()
     off = 0.4 / 32 * torch.rand(3, 5, 2, 2)  # places of `latents` are whole pixels
     latents[:, 1:, 0].unflatten(-1, (2, 5))[..., 3:] += off
     same = latents.clone()
-    same[:, :, 0].unflatten(-1, (2, 5))[..., 3:] *= torch.tensor([64 / 32, 64 / 48])
+    places = same[:, :, 0].unflatten(-1, (2, 5))[..., 3:]
+    places.copy_((places + 1) * torch.tensor([64 / 32, 64 / 48]) - 1)  # as far from the corner
     read = [what_is_read(lstm, each) for lstm, each in ((square, latents), (wide, same))]
     torch.testing.assert_close(read[0][..., 2:], read[1][..., 2:], atol=1e-4, rtol=0)
 

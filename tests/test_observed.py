@@ -18,12 +18,15 @@ def tiny(combine="max"):
 
 
 def moving_pictures(vae):
-    """Glyphs that no look can draw, the latents of their places, and frames that show them."""
+    """Glyphs that no look can draw, the latents of their places, and frames that show them.
+
+    They move by whole pixels.
+    """
     glyphs = (torch.rand(3, 1, 2, SIZE, SIZE) > 0.5).float().expand(-1, 6, -1, -1, -1)
     looks = torch.randn(3, 1, 2, 4).expand(-1, 6, -1, -1)
     start = torch.tensor([[-0.4, -0.3], [0.4, 0.35]])
-    velocity = torch.tensor([[0.07, 0.11], [-0.13, -0.05]])
-    z_where = start + velocity * torch.arange(6.0)[:, None, None]  # (T, S, 2)
+    pixels = torch.tensor([[1, 2], [-2, -1]]) * torch.arange(6)[:, None, None]  # (T, S, 2)
+    z_where = start + pixels / 16
     z_where = z_where.expand(3, -1, -1, -1)
     place = z_where + vae.centre_of_mass(vae.glyph(looks))
     frames = vae.overlay(vae.paste(glyphs, z_where).flatten(0, 1)).view(3, 6, 1, 32, 32)
@@ -49,7 +52,12 @@ def test_what_was_seen_is_drawn_again(combine):
 def test_improved_looks_are_those_that_were_drawn():
     """Looks that are off, and with them centres of mass, come back; where objects are drawn stays."""
     vae = tiny()
-    vae.glyph[-3].weight.mul_(100)  # looks that differ
+    last = vae.glyph[-3]
+    last.weight.mul_(100)  # looks that differ
+    margin = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    margin[1:-1, 1:-1] = False
+    last.weight[margin.flatten()] = 0
+    last.bias[margin.flatten()] = -20  # black, as around digits
     true, _ = moving_pictures(vae)  # (V, T, z_dim)
     frames = vae.decode(true.flatten(0, 1)).unflatten(0, true.shape[:2])
     looks, places = vae.split(true)
@@ -68,7 +76,7 @@ def test_improved_looks_are_those_that_were_drawn():
     for before, after in zip(errors(given), errors(improved[:, :, 0]), strict=True):
         assert after < 0.2 * before
     _, z_where_after = vae.what_and_where(improved[:, :, 0])
-    torch.testing.assert_close(z_where_after, z_where, rtol=0, atol=1e-4)
+    torch.testing.assert_close(z_where_after, z_where, rtol=0, atol=6e-4)  # 0.01 px
 
 
 @pytest.mark.parametrize("physics", rule.MOVES)
