@@ -47,11 +47,12 @@ class Blocks:
     @functools.cached_property
     def blocks_forward(self):
         """The weights as (H / LANES, H, 4 LANES): a block has all gates of its units."""
-        blocks = self.weight_hid.unflatten(1, (4, -1, LANES))  # (H, 4, H / LANES, LANES)
-        blocks = blocks.permute(2, 0, 1, 3).flatten(2)  # (H / LANES, H, 4 LANES)
-        if blocks.dtype == torch.bfloat16:
-            blocks = blocks.unflatten(1, (-1, 2)).transpose(2, 3)
-        return blocks.contiguous()
+        words = self.weight_hid
+        if words.dtype == torch.bfloat16:
+            pairs = torch.stack([words[::2], words[1::2]], -1)  # (H / 2, 4H, 2)
+            words = pairs.view(torch.int32).squeeze(-1)
+        blocks = words.unflatten(1, (4, -1, LANES))  # (rows, 4, H / LANES, LANES)
+        return blocks.permute(2, 0, 1, 3).contiguous()
 
     @functools.cached_property
     def blocks_backward(self):
