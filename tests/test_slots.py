@@ -610,3 +610,32 @@ def test_later_frames_tell_early_overlaps_apart():
     found[0, :, 10:] = found[0, :, 4:6]
     followed = model.follow(found[None], model.decode(true[:, 0])[None])[0]
     torch.testing.assert_close(followed[:, 0], true[:, 0], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("from_last", ["better", "worse"])
+@torch.no_grad()
+def test_what_comes_back_badly_is_followed_from_the_last_frame(from_last, monkeypatch):
+    """Of three videos the second alone, and it is kept only if it comes back better."""
+    model = tiny((1, 32, 32))
+    z_what = torch.randn(3, 1, 2, 4).expand(-1, 5, -1, -1).flatten(0, 1)
+    z_where = torch.rand(3, 5, 2, 2).flatten(0, 1) - 0.5
+    true = model.to_latents(z_what, z_where, torch.zeros_like(z_what)).unflatten(0, (3, 5))
+    frames = model.decode(true[:, :, 0].flatten(0, 1)).unflatten(0, (3, 5))
+    off = true.clone()
+    off[1, 2, 0, 4:6] += 0.4  # places in one frame
+    both_off = off.clone()
+    both_off[1, 3, 0, 4:6] += 0.4
+    found = {"better": true, "worse": both_off}[from_last]
+    answers = [off.clone(), found[1:2].flip(1)]
+    asked = []
+
+    def follow_from_first(frames):
+        asked.append(frames)
+        return answers[len(asked) - 1]
+
+    followed = codec.Codec(codec.Direct(model), "cpu")
+    monkeypatch.setattr(followed, "follow_from_first", follow_from_first)
+    pixels = (255 * frames).round().to(torch.uint8)
+    latents = followed.follow(pixels)
+    torch.testing.assert_close(asked[1], codec.unit_scale(pixels[1:2].flip(1)))
+    torch.testing.assert_close(latents, true if from_last == "better" else off)
