@@ -8,11 +8,10 @@ import torch
 from models.cae import CAE, Deconvoluter
 from models.observed import improve_looks
 from models.slots import SlotVAE
-from runtime.device import in_threads
+from runtime.device import fast_bfloat16, in_threads
 
 VIDEOS = 25  # whose objects a CPU's thread follows at a time, at most
 PIXELS = 25 * 30 * 2 * 64 * 64  # of them, drawn by slots, at most; on a GPU ten times as many
-ROUNDS = 2  # of improving looks, then places
 BADLY = 0.15  # of a frame's squared brightness is not explained
 
 
@@ -167,9 +166,7 @@ class Codec:
         """
         if self.has_slots:
             self.require_shape(frames.shape[2:])
-            size = PIXELS // (self.networks.vae.slots * frames.shape[1:].numel())
-            size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size
-            return torch.cat(in_threads(self.follow, frames.split(max(size, 1)), self.device))
+            return self.follow(frames)
         mean_and_log_sigma = self.encode(frames.flatten(0, 1))
         return torch.stack(mean_and_log_sigma, dim=1).unflatten(0, frames.shape[:2])
 
@@ -179,32 +176,38 @@ class Codec:
         Where they explain a frame badly, objects may have been confused at first: then the video is
         followed from its last frame, too, and the better of the two is taken.
         """
-        frames = unit_scale(frames.to(self.device))
-        latents = self.follow_from_first(frames)
-        error = self.unexplained(frames, latents)
+        latents, error = self.follow_from_first(frames)
         bad = error.amax(1) > BADLY
         if bad.any():
-            from_last = self.follow_from_first(frames[bad].flip(1)).flip(1)
-            is_better = self.unexplained(frames[bad], from_last).mean(1) < error[bad].mean(1)
-            latents[bad] = torch.where(is_better[:, None, None, None], from_last, latents[bad])
+            from_last, its_error = self.follow_from_first(frames[bad.cpu()].flip(1))
+            is_better = (its_error.mean(1) < error[bad].mean(1))[:, None, None, None]
+            latents[bad] = torch.where(is_better, from_last.flip(1), latents[bad])
         return latents
 
     def follow_from_first(self, frames):
-        """Latents of frames (V, T, 1, height, width) in [0, 1].
+        """Latents of videos, a few at a time, and how much of each frame they leave unexplained."""
+        size = PIXELS // (self.networks.vae.slots * frames.shape[1:].numel())
+        size = min(size, VIDEOS) if self.device.type == "cpu" else 10 * size
+        parts = in_threads(self.follow_few, frames.split(max(size, 1)), self.device)
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
-        Places are better known by better looks, and looks by better places: hence more than once.
+    @torch.no_grad()
+    def follow_few(self, frames):
+        """Latents of videos, and the share of each frame's squared brightness that is unexplained.
+
+        Places are better known by better looks, and looks by better places: hence twice.
         """
         vae = self.networks.vae
-        latents = vae.follow(vae.encode_each(frames), frames)
-        for _ in range(ROUNDS):
-            latents = vae.follow_again(improve_looks(vae, frames, latents), frames)
-        return improve_looks(vae, frames, latents)
-
-    def unexplained(self, frames, latents):
-        """The share of each frame's squared brightness that latents leave unexplained, (V, T)."""
-        drawn = self.networks.vae.decode(latents[:, :, 0].flatten(0, 1)).view_as(frames)
+        frames = unit_scale(frames.to(self.device))
+        is_fast = fast_bfloat16(self.device)  # and close enough: places are refined in what follows
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_fast):
+            latents = vae.encode_each(frames)
+        latents = vae.follow(latents, frames)
+        latents = vae.follow_again(improve_looks(vae, frames, latents), frames)
+        latents = improve_looks(vae, frames, latents)
+        drawn = vae.decode(latents[:, :, 0].flatten(0, 1)).view_as(frames)
         error, brightness = (each.square().sum((2, 3, 4)) for each in (drawn - frames, frames))
-        return error / brightness.clamp_min(1)
+        return latents, error / brightness.clamp_min(1)
 
     @torch.no_grad()
     def decode(self, z):

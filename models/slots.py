@@ -48,7 +48,7 @@ STEP_SCALE = 8.0  # of a place's step, where the look's correction reads it
 FIRST_PASSES = 8  # over the first frame
 LOOK_WEIGHT = 0.003  # in matching: two random looks of 14 numbers count as much as 0.3 half frames
 FIRST_STEPS = 1  # of Gauss-Newton, while looks are still poor
-STEPS = 2  # once they are good
+STEPS = 4  # once they are good
 DAMPING = 0.3  # of these, which would be infinite for an object that is hidden
 MAX_STEP = 2.0  # px, of one of these: slopes hold nearby only
 
