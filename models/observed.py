@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from models.slots import MAX_WHAT, triangles
 
 HIDDEN = 0.08  # brightness that others draw, from which on a pixel tells little of an object
+DECODED = 0.1  # of a frame: as much as that the decoder's picture counts
 
 LOOK_STEPS = 3  # of Gauss and Newton
 SLOPE_STEP = 0.2  # of each number, to either side
@@ -24,7 +25,7 @@ class ObservedObjects:
     of their latents, with one look per object. Digits are drawn at whole pixels, so frames show one
     picture of an object, only elsewhere. That picture is
 
-        g = (glyph + sum_t w_t x_t) / (1 + sum_t w_t),    w_t = exp(-(o_t / 0.08)^2)
+        g = (0.1 glyph + sum_t w_t x_t) / (0.1 + sum_t w_t),    w_t = exp(-(o_t / 0.08)^2)
 
     where x_t is what a frame shows there, o_t the most that others draw at a pixel or beside it
     (what they show may differ from that), and glyph what the decoder makes of the last look.
@@ -48,7 +49,7 @@ class ObservedObjects:
         inside = down.sum(-2)[..., None] * across.sum(-2)[..., None, :]  # the frame: 1, else 0
         weight = inside * torch.exp(-((hidden / HIDDEN) ** 2))
         decoded = self.moved(glyphs[:, :, None])[:, :, 0]
-        self.glyphs = (decoded + (weight * seen).sum(1)) / (1 + weight.sum(1))
+        self.glyphs = (DECODED * decoded + (weight * seen).sum(1)) / (DECODED + weight.sum(1))
 
     def moved(self, glyphs):
         """The decoder's glyphs (V, S, n, size, size) as the square of whole pixels shows them."""
