@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from models.slots import MAX_WHAT, triangles
 
 HIDDEN = 0.08  # brightness that others draw, from which on a pixel tells little of an object
-DECODED = 0.1  # of a frame: as much as that the decoder's picture counts
+DECODED = 0.1  # weight of the decoder's picture, beside 1 of a frame's
 
 LOOK_STEPS = 3  # of Gauss and Newton
 SLOPE_STEP = 0.2  # of each number, to either side
