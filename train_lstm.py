@@ -60,7 +60,7 @@ def flags():
     add("--rollout", type=checkpoint.flag("free"), help=free)
     residual = """what the LSTM predicts. none: Z; first: its difference from the last Z; paced: the
         same, and the last difference is read; second: its difference from going on at the last
-        speed; objects: the same for slots, read to a fraction of a pixel; if not given: of a grid
+        speed; objects: the same for slots, read in whole pixels; if not given: of a grid
         paced, of slots objects, else first if Z changes little from frame to frame, else none"""
     add("--residual", choices=RESIDUALS, help=residual)
     cell = "the 2016 cell, else torch.nn.LSTM"

@@ -173,8 +173,8 @@ class Codec:
     def follow(self, frames):
         """Latents (V, T, 2, z_dim) of videos, in which each slot stays with one object.
 
-        Where they explain a frame badly, objects may have been confused at first: then the video is
-        followed from its last frame, too, and the better of the two is taken.
+        Where they explain a frame badly, objects may have been confused in the first frames. Then
+        the video is followed from its last frame, too, and the better of the two is taken.
         """
         latents, error = self.follow_from_first(frames)
         bad = error.amax(1) > BADLY
@@ -194,6 +194,8 @@ class Codec:
     @torch.no_grad()
     def follow_few(self, frames):
         """Latents of videos, and the share of each frame's squared brightness that is unexplained.
+
+        A black frame counts as one of brightness 1.
 
         Places are better known by better looks, and looks by better places: hence twice.
         """

@@ -112,12 +112,12 @@ class Slots(Vector):
         """The places (..., 2) of slots (..., n)."""
         return slots[..., -2:]
 
-    def pixels(self, slots):
-        """The pixels (..., 2), row and column, at the places of slots (..., n)."""
-        return (self.place(slots) + 1) / self.pixel - 0.5
+    def to_pixels(self, place):
+        """Rows and columns, in pixels, of places (..., 2)."""
+        return (place + 1) / self.pixel - 0.5
 
     def from_pixels(self, pixels):
-        """The places (..., 2) of pixels (..., 2)."""
+        """What `to_pixels` is given, of what it returns."""
         return (pixels + 0.5) * self.pixel - 1
 
 

@@ -1,4 +1,4 @@
-"""What the frames of a video show of each object, to improve its look, and to draw it with.
+"""What the frames of a video show of each object, to improve its look and place, and to draw it.
 
 A look is a few numbers, and loses detail that the frames have.
 """
@@ -27,8 +27,9 @@ class ObservedObjects:
 
         g = (0.1 glyph + sum_t w_t x_t) / (0.1 + sum_t w_t),    w_t = exp(-(o_t / 0.08)^2)
 
-    where x_t is what a frame shows there, o_t the most that others draw at a pixel or beside it
-    (what they show may differ from that), and glyph what the decoder makes of the last look.
+    where x_t is what a frame shows in the object's square of whole pixels, o_t the most that others
+    draw at a pixel or beside it (what they show may differ from that), and glyph what the decoder
+    makes of the last look, moved by less than a pixel to that square. Outside the frame w_t is 0.
     """
 
     def __init__(self, vae, frames, latents):

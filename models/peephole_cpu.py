@@ -42,11 +42,11 @@ class Blocks:
         )
         return da, dh, d_shared[:4].flatten(), d_shared[4:]
 
-    # In bfloat16 a block (K, N) is (K / 2, N, 2), as processors read it.
+    # In bfloat16 two rows are one of 32-bit words, (K / 2, N), as processors read a block (K, N).
 
     @functools.cached_property
     def blocks_forward(self):
-        """The weights as (H / LANES, H, 4 LANES): a block has all gates of its units."""
+        """The weights as (H / LANES, H, 4, LANES): a block has all gates of its units."""
         words = self.weight_hid
         if words.dtype == torch.bfloat16:
             pairs = torch.stack([words[::2], words[1::2]], -1)  # (H / 2, 4H, 2)

@@ -90,10 +90,11 @@ class Objects(Second):
     a pixel, which is a small part of a frame. So a place is also read as sines and cosines of
     several periods (Mildenhall et al. 2020, eq. 4). Digits are drawn at whole pixels, so that the
     fraction of a pixel in a place stays the same. It is taken off, because walls apply to a digit's
-    square, not to its centre of mass: MNIST's squares have their centre of mass in the same pixel,
-    so the pixel that it lies in tells where the square is. The fraction itself is read beside it,
-    because near a half the pixel may be the wrong one. Looks are not read: by them the network
-    would recognise objects of the training set, and learn their paths by heart.
+    square, not to its centre of mass. MNIST's squares of 28 px have their centre of mass in the
+    same pixel, so the pixel that it lies in tells where the square is (of 32 px, on seven axes of
+    eight). The fraction is read beside it, because near a half the pixel may be the wrong one.
+    Looks are not read: by them the network would recognise objects of the training set, and learn
+    their paths by heart.
 
     A prediction need not be a whole number of pixels from the first place, but is rounded to one
     before it is read: so in free running the network reads what it would read of true places. No
@@ -102,15 +103,19 @@ class Objects(Second):
 
     PERIODS = (2, 4, 8, 16, 32)  # pixels
 
+    def pixels(self, mean):
+        """The places of means (..., n) as rows and columns, (..., 2)."""
+        return self.layout.to_pixels(self.layout.place(mean))
+
     def first_memory(self, mean):
         """The mean that was read last and, for good, the first fraction of a pixel (B*S, 1, 2)."""
-        pixels = self.layout.pixels(mean[:, :1])
+        pixels = self.pixels(mean[:, :1])
         return mean[:, :1], pixels - pixels.round()
 
     def settle(self, latents, memory):
         mean = latents[:, :, 0]  # (B*S, T, n)
         _, fraction = memory
-        pixels = (self.layout.pixels(mean) - fraction).round() + fraction
+        pixels = (self.pixels(mean) - fraction).round() + fraction
         return torch.cat([mean[..., :-2], self.layout.from_pixels(pixels)], dim=-1)[:, :, None]
 
     def waves(self, pixels, period):
@@ -126,7 +131,7 @@ class Objects(Second):
         last, fraction = memory
         mean = latents[:, :, 0]
         step = self.layout.place(last_steps(mean, last)) / self.layout.pixel
-        whole = self.layout.pixels(mean) - fraction
+        whole = self.pixels(mean) - fraction
         waves = [self.waves(whole, period) for period in self.PERIODS]
         place = self.layout.from_pixels(whole)
         return torch.cat([place, step, fraction.expand_as(place), *waves], dim=2)

@@ -48,6 +48,28 @@ def test_what_was_seen_is_drawn_again(combine):
         assert error < 0.25 * (decoded - frames)[:, shown].square().mean()
 
 
+@pytest.mark.parametrize("combine", ["max", "sum"])
+@torch.no_grad()
+def test_places_become_those_of_what_is_seen(combine):
+    """Of objects that partly leave the frame, too, and whole pixels apart."""
+    vae = tiny(combine)
+    glyphs = torch.zeros(4, 2, SIZE, SIZE)  # of two objects, with a black margin
+    glyphs[..., 1:-1, 1:-1] = (torch.rand(4, 2, SIZE - 2, SIZE - 2) > 0.5).float()
+    corners = torch.randint(-3, 32 - SIZE + 4, (4, 8, 2, 2))
+    z_where = vae.from_pixels(corners + (SIZE - 1) / 2)
+    frames = vae.overlay(vae.paste(glyphs[:, None], z_where).flatten(0, 1)).view(4, 8, 1, 32, 32)
+    looks = torch.randn(4, 1, 2, 4).expand(-1, 8, -1, -1)
+    off = 0.2 / 16 * (2 * torch.rand(4, 8, 2, 2) - 1)  # 0.2 px at most
+    found = z_where + vae.centre_of_mass(vae.glyph(looks)) + off
+    given = torch.cat([looks, found], -1).flatten(2)
+    _, places = vae.split(improve_looks(vae, frames, torch.stack([given, given], 2))[:, :, 0])
+    pixels = vae.to_pixels(places)
+    true = vae.to_pixels(z_where + vae.centre_of_mass(glyphs)[:, None])
+    assert (pixels - true).abs().max() < 0.15
+    apart = pixels - pixels[:, :1]
+    torch.testing.assert_close(apart, apart.round(), atol=1e-3, rtol=0)
+
+
 @torch.no_grad()
 def test_improved_looks_are_those_that_were_drawn():
     """Looks that are off, and with them centres of mass, come back; where objects are drawn stays."""

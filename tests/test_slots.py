@@ -632,3 +632,18 @@ def test_what_comes_back_badly_is_followed_from_the_last_frame(from_last, monkey
     latents = followed.encode_videos(frames)
     assert torch.equal(asked[1], frames[1:2].flip(1))
     assert torch.equal(latents, true if from_last == "better" else off)
+
+
+def test_places_of_an_object_are_whole_pixels_apart():
+    """As all digits are drawn. Black frames, too, have places."""
+    model = tiny((1, 32, 48))
+    frames = torch.randint(256, (2, 4, 1, 32, 48), dtype=torch.uint8)
+    frames[1, 1:] = 0
+    networks = codec.Codec(codec.Direct(model), "cpu")
+    _, places = model.split(networks.encode_videos(frames)[:, :, 0])
+    pixels = model.to_pixels(places)
+    apart = pixels - pixels[:, :1]
+    assert apart.any()
+    torch.testing.assert_close(apart, apart.round(), atol=1e-3, rtol=0)
+    _, unexplained = networks.follow_few(frames)
+    assert unexplained.isfinite().all()
