@@ -18,6 +18,7 @@ NEIGHBOURS = 500  # training frames compared at a time
 TINY = 1e-4  # probabilities are kept this far from 0 and 1
 FAINT = 0.02  # five grey levels of 255: compression leaves that much in a black or flat frame
 FLAT = 1e-3  # range of grey levels in which no digit is looked for
+DIM = 0.05  # less light is taken for black: even faint specks, where all else is black, correlate
 WINDOW = 7  # px, of SSIM
 INNER = 20 / 28  # of a digit's side: MNIST leaves 4 of 28 pixels empty on each side
 CALIBRATED = 200  # videos on which the score of a digit is calibrated
@@ -214,7 +215,8 @@ class Digits:
                 score[v, t] = 0
                 distance[v, t] = np.nan
                 continue
-            correlation = match_template(frames[v, t, 0], templates[v, d])
+            frame = np.where(frames[v, t, 0] < DIM, 0, frames[v, t, 0])
+            correlation = match_template(frame, templates[v, d])
             position = np.unravel_index(correlation.argmax(), correlation.shape)
             score[v, t] = min(score[v, t], correlation[position])
             distance[v, t] = max(distance[v, t], np.hypot(*(position - corners[v, t, d])))
