@@ -211,9 +211,10 @@ def test_digits_are_found_where_they_are(benchmark):
     moved = np.roll(frames[:, -5:], 6, axis=4)
     assert np.median(digits.find(moved, np.arange(40))[1]) > 4
     assert (digits.find(0 * moved, np.arange(40))[0] == 0).all()
-    blurred = (frames + np.roll(frames, 1, axis=4)) / 2
-    faint = 0.03 * np.roll(frames, 20, axis=3)  # sharp, but nearly black
-    assert np.median(digits.find(np.maximum(blurred, faint), np.arange(40))[1]) <= 1
+    blurred = sum(np.roll(frames, shift, axis=4) for shift in range(4)) / 4
+    faint = 0.03 * np.roll(frames, 32, axis=3)  # sharp, but nearly black
+    for made in (blurred, np.maximum(blurred, faint)):
+        assert (digits.find(made, np.arange(40))[1] <= 2).mean() > 0.8
 
 
 def test_a_prediction_that_is_the_truth_is_coherent_and_a_black_one_is_not(benchmark):
