@@ -94,11 +94,12 @@ def test_two_processes_are_as_one(start, stages, tmp_path, stage):
         ):
             for split in ("train", "valid", "test"):
                 ours, theirs = (torch.from_numpy(file[split]["latents"][:]) for file in (a, b))
-                # An untrained decoder hardly determines looks and places, and in bfloat16 weights
-                # that differ by 1e-6 may round apart.
-                share = 0.75 if stage == "slots" else 1.0
-                is_close = torch.isclose(ours, theirs, rtol=1e-3, atol=1e-4)
-                assert is_close.float().mean() >= share
+                tolerance = torch.full(ours.shape[-1:], 1e-4)  # (z_dim,)
+                if stage == "slots":
+                    # An untrained decoder hardly determines the looks that are fitted to frames,
+                    # whose places are the same.
+                    tolerance.view(2, 5)[:, :-2] = 0.1
+                assert ((ours - theirs).abs() <= tolerance + 1e-3 * theirs.abs()).all()
 
 
 def test_a_dead_process_ends_all(stages, tmp_path):
