@@ -210,13 +210,13 @@ class Digits:
         distance = np.zeros(frames.shape[:2])
         corners = self.corners[videos][:, -frames.shape[1] :]
         templates = self.templates[videos if shown is None else shown]
+        lit = np.where(frames < DIM, 0, frames)
         for v, t, d in np.ndindex(corners.shape[:3]):
             if np.ptp(frames[v, t]) < FLAT:
                 score[v, t] = 0
                 distance[v, t] = np.nan
                 continue
-            frame = np.where(frames[v, t, 0] < DIM, 0, frames[v, t, 0])
-            correlation = match_template(frame, templates[v, d])
+            correlation = match_template(lit[v, t, 0], templates[v, d])
             position = np.unravel_index(correlation.argmax(), correlation.shape)
             score[v, t] = min(score[v, t], correlation[position])
             distance[v, t] = max(distance[v, t], np.hypot(*(position - corners[v, t, d])))

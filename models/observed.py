@@ -41,8 +41,11 @@ class ObservedObjects:
         others = vae.overlay_others(drawn.flatten(0, 1)).view_as(drawn)
         # A square of whole pixels, and by how many the decoder's is off it, from -1/2 to 1/2.
         corner = vae.to_pixels(z_where[:, 0]) + vae.offsets[0]
-        self.offset = corner - corner.round()  # (V, S, 2)
-        self.middle = z_where - self.offset[:, None] / vae.half_frame
+        offset = corner - corner.round()  # (V, S, 2)
+        self.middle = z_where - offset[:, None] / vae.half_frame
+        moved = (offset - vae.offsets[0])[:, :, None]  # the decoder's middle in it, (V, S, 1, 2)
+        self.down = triangles(moved[..., :1], vae.size, vae.offsets)  # (V, S, 1, size, size)
+        self.across = triangles(moved[..., 1:], vae.size, vae.offsets)
         down, across = vae.interpolation(self.middle, vae.offsets)
         seen = down.mT @ frames @ across  # (V, T, S, size, size)
         hidden = (down.mT @ others @ across).flatten(0, 1)  # (V*T, S, size, size)
@@ -54,11 +57,7 @@ class ObservedObjects:
 
     def moved(self, glyphs):
         """The decoder's glyphs (V, S, n, size, size) as the square of whole pixels shows them."""
-        size = glyphs.shape[-1]
-        centre = (self.offset - self.vae.offsets[0])[:, :, None]  # (V, S, 1, 2)
-        down = triangles(centre[..., :1], size, self.vae.offsets)  # (V, S, 1, size, size)
-        across = triangles(centre[..., 1:], size, self.vae.offsets)
-        return down @ glyphs @ across.mT
+        return self.down @ glyphs @ self.across.mT
 
     def places(self):
         """Where the objects' own centres of mass are, (V, T, S, 2)."""

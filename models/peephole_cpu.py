@@ -42,7 +42,7 @@ class Blocks:
         )
         return da, dh, d_shared[:4].flatten(), d_shared[4:]
 
-    # In bfloat16 two rows are one of 32-bit words, (K / 2, N), as processors read a block (K, N).
+    # In bfloat16 a block (K, N) is (K / 2, N) words, each of two rows: so processors read it.
 
     @functools.cached_property
     def blocks_forward(self):
