@@ -22,9 +22,7 @@ using namespace at::native::cpublas;
 using c10::BFloat16;
 
 const long LANES = 16;         // units computed at once
-const long GATES = 4 * LANES;  // columns of a block forward: i, f, g and o of LANES units
-const long UNITS = 2 * LANES;  // columns of a block backward
-const long DEPTH = 1024;       // of a product backward, so that its operands stay in the cache
+const long WIDTH = 4 * LANES;  // columns of a tile: forward the gates of LANES units, backward units
 const long ROWS = 128;         // of a tile
 const long AHEAD = 8;          // rows fetched beforehand: they lie too far apart to be foreseen
 
@@ -44,10 +42,6 @@ static void store(BFloat16* to, Vec x) {  // rounded to the nearest, ties to eve
   Bits bits = (Bits)x;
   Half half = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Half);
   memcpy(to, &half, sizeof half);
-}
-struct Three { Vec i, f, o; };
-static Three load_three(const float* p, long units) {
-  return {load(p), load(p + units), load(p + 2 * units)};
 }
 template <class T> static void prefetch(const T* at, long stride, int count) {
   for (int k = 0; k < count; k++) __builtin_prefetch(at + k * stride);
@@ -70,34 +64,40 @@ static Vec exp(Vec x) {  // 2^n exp(r), |r| <= log(2) / 2; off by 1e-7 of itself
 static Vec sigmoid(Vec x) { return 1 / (1 + exp(-x)); }
 static Vec tanh(Vec x) { return 2 / (1 + exp(-2 * x)) - 1; }
 
-// gates (steps, batch, 4, units): x V + b, and then the gates. weights: blocks (units, GATES).
-// hiddens, cells (steps + 1, batch, units): the first is given. p (3, units): the peepholes.
+// x (steps, batch, inputs). weights_in, weights_hid: blocks (inputs or units, WIDTH).
+// shared (7, units): the biases of i, f, g and o and the peepholes. Written: gates (steps, batch,
+// 4, units) and all but the first, which is given, of hiddens, cells (steps + 1, batch, units).
 template <class T>
-void forward(long steps, long batch, long units, T* gates, const T* weights, const float* p,
-             T* hiddens, float* cells) {
+void forward(long steps, long batch, long units, T* gates, long inputs, const T* x,
+             const T* weights_in, const T* weights_hid, const float* shared, T* hiddens,
+             float* cells) {
 #pragma omp parallel num_threads(at::get_num_threads())
   {
-    alignas(64) float tile[ROWS * GATES];
+    alignas(64) float tile[ROWS * WIDTH];
     for (long row_t = 0; row_t < steps * batch; row_t += batch) {
 #pragma omp for schedule(static)
       for (long unit = 0; unit < units; unit += LANES) {
-        auto [p_i, p_f, p_o] = load_three(p + unit, units);
+        auto row = [=](long k) { return load(shared + k * units + unit); };
+        Vec b_i = row(0), b_f = row(1), b_g = row(2), b_o = row(3);
+        Vec p_i = row(4), p_f = row(5), p_o = row(6);
         for (long first = row_t; first < row_t + batch; first += ROWS) {
           long rows = std::min(ROWS, row_t + batch - first);
-          brgemm(rows, GATES, units, units, GATES, GATES, false, hiddens + first * units,
-                 weights + 4 * unit * units, tile, vnni<T>);
+          brgemm(rows, WIDTH, inputs, inputs, WIDTH, WIDTH, false, x + first * inputs,
+                 weights_in + 4 * unit * inputs, tile, vnni<T>);
+          brgemm(rows, WIDTH, units, units, WIDTH, WIDTH, true, hiddens + first * units,
+                 weights_hid + 4 * unit * units, tile, vnni<T>);
           for (long row = 0; row < rows; row++) {
-            const float* a = tile + row * GATES;
+            const float* a = tile + row * WIDTH;
             T* gate = gates + (first + row) * 4 * units + unit;
             float* c = cells + (first + row) * units + unit;
             prefetch(gate + AHEAD * 4 * units, units, 4);
             prefetch(c + AHEAD * units, batch * units, 2);
             Vec c_prev = load(c);
-            Vec i = sigmoid(load(a) + load(gate) + p_i * c_prev);
-            Vec f = sigmoid(load(a + LANES) + load(gate + units) + p_f * c_prev);
-            Vec g = tanh(load(a + 2 * LANES) + load(gate + 2 * units));
+            Vec i = sigmoid(load(a) + b_i + p_i * c_prev);
+            Vec f = sigmoid(load(a + LANES) + b_f + p_f * c_prev);
+            Vec g = tanh(load(a + 2 * LANES) + b_g);
             Vec c_new = f * c_prev + i * g;
-            Vec o = sigmoid(load(a + 3 * LANES) + load(gate + 3 * units) + p_o * c_new);
+            Vec o = sigmoid(load(a + 3 * LANES) + b_o + p_o * c_new);
             for (Vec each : {i, f, g, o}) store(gate, each), gate += units;
             store(c + batch * units, c_new);
             store(hiddens + (first + row + batch) * units + unit, o * tanh(c_new));
@@ -109,31 +109,31 @@ void forward(long steps, long batch, long units, T* gates, const T* weights, con
   }
 }
 
-// weights: blocks (4 units, UNITS). dc (batch, units): of c_T, and then of c_0. Written: da, as
+// weights: blocks (4 units, WIDTH). dc (batch, units): of c_T, and then of c_0. Written: da, as
 // gates, and dh (batch, units), of h_0. Added to: d_shared (7, units), of the biases of i, f, g and
 // o and the peepholes.
 template <class T>
-void backward(long steps, long batch, long units, const T* gates, const T* weights, const float* p,
-              const float* cells, const T* d_hiddens, float clip, float* dc, T* da, float* d_shared,
+void backward(long steps, long batch, long units, const T* gates, const T* weights,
+              const float* shared, const float* cells, const T* d_hiddens, float clip, float* dc, T* da, float* d_shared,
               float* dh_0) {
 #pragma omp parallel num_threads(at::get_num_threads())
   {
-    alignas(64) float tile[ROWS * UNITS] = {};  // what reaches h_t from step t + 1
+    alignas(64) float tile[ROWS * WIDTH] = {};  // what reaches h_t from step t + 1
     for (long t = steps - 1; t >= -1; t--) {
 #pragma omp for schedule(static)
-      for (long block = 0; block < units; block += UNITS) {
+      for (long block = 0; block < units; block += WIDTH) {
         for (long first = 0; first < batch; first += ROWS) {
           long rows = std::min(ROWS, batch - first);
           const T* da_next = da + ((t + 1) * batch + first) * 4 * units;
-          for (long k = 0; t < steps - 1 && k < 4 * units; k += DEPTH)
-            brgemm(rows, UNITS, std::min(DEPTH, 4 * units - k), 4 * units, UNITS, UNITS, k > 0,
-                   da_next + k, weights + block * 4 * units + k * UNITS, tile, vnni<T>);
-          for (long unit = block; unit < block + UNITS; unit += LANES) {
-            Three peephole = load_three(p + unit, units);
-            Vec sums[7];
+          if (t < steps - 1)
+            brgemm(rows, WIDTH, 4 * units, 4 * units, WIDTH, WIDTH, false, da_next,
+                   weights + block * 4 * units, tile, vnni<T>);
+          for (long unit = block; unit < std::min(block + WIDTH, units); unit += LANES) {
+            Vec p_i = load(shared + 4 * units + unit), p_f = load(shared + 5 * units + unit);
+            Vec p_o = load(shared + 6 * units + unit), sums[7];
             for (long k = 0; k < 7; k++) sums[k] = load(d_shared + k * units + unit);
             for (long row = 0; row < rows; row++) {
-              Vec dh = load(tile + row * UNITS + unit - block);
+              Vec dh = load(tile + row * WIDTH + unit - block);
               long here = (first + row) * units + unit;
               if (t < 0) { store(dh_0 + here, dh); continue; }
               long at = t * batch * units + here;
@@ -144,7 +144,7 @@ void backward(long steps, long batch, long units, const T* gates, const T* weigh
               Vec tanh_c = tanh(c);
               dh += load(d_hiddens + at);
               Vec d_o = dh * tanh_c * o * (1 - o);
-              Vec dc_t = load(dc + here) + dh * o * (1 - tanh_c * tanh_c) + d_o * peephole.o;
+              Vec dc_t = load(dc + here) + dh * o * (1 - tanh_c * tanh_c) + d_o * p_o;
               Vec d_i = dc_t * g * i * (1 - i);
               Vec d_f = dc_t * c_prev * f * (1 - f);
               Vec d_g = dc_t * i * (1 - g * g);
@@ -154,7 +154,7 @@ void backward(long steps, long batch, long units, const T* gates, const T* weigh
                 store(da + 4 * (at - unit) + k * units + unit, d[k]);
               }
               for (long k = 0; k < 7; k++) sums[k] += d[k];
-              store(dc + here, dc_t * f + d_i * peephole.i + d_f * peephole.f);
+              store(dc + here, dc_t * f + d_i * p_i + d_f * p_f);
             }
             for (long k = 0; k < 7; k++) store(d_shared + k * units + unit, sums[k]);
           }

@@ -25,27 +25,25 @@ class PeepholeSequence(torch.autograd.Function):
     Only da is clipped, elementwise. The gradients of the peepholes are not.
 
     Products are in the type of x, V, W and b. Cells and everything elementwise are in float32 (or
-    float64). All x_t V are one product; then `steps` does one product and the elementwise part of
-    each step, backward as forward. For backward the gates (in place of a_t), c_t and h_t are kept.
+    float64). `steps` does the steps, forward and backward. For backward the gates (in place of a_t), c_t and h_t are kept.
     The weights come from `SharedWeights`, which computes their gradients at the end.
     """
 
     @staticmethod
-    def forward(ctx, x, weight_in, bias, peepholes, h_0, c_0, clip, steps, saved_steps):
+    def forward(ctx, x, weight_in, peepholes, h_0, c_0, clip, steps, saved_steps):
         """h_1 to h_T (T, B, H), in the type of x, and c_T (B, H).
 
-        x: (T, B, inputs); weight_in: (inputs, 4H); bias: (4H,);
-        peepholes: (3, H), of i, f and o; h_0, c_0: (B, H)
+        x: (T, B, inputs); weight_in: (inputs, 4H); peepholes: (3, H), of i, f and o;
+        h_0, c_0: (B, H)
         clip: limit on each entry of da
-        steps: a `Steps` or its twin `peephole_cpu.Blocks`; it has W
+        steps: a `Steps` or its twin `peephole_cpu.Blocks`; it has V, W and b
         saved_steps: the list that came with the weights from `SharedWeights`
         """
-        gates = F.linear(x, weight_in.t(), bias)  # (T, B, 4H)
-        hiddens = gates.new_empty(len(x) + 1, *h_0.shape)  # (T + 1, B, H)
+        hiddens = x.new_empty(len(x) + 1, *h_0.shape)  # (T + 1, B, H)
         cells = c_0.new_empty(len(x) + 1, *c_0.shape)  # (T + 1, B, H)
         hiddens[0] = h_0
         cells[0] = c_0
-        steps.forward(gates, peepholes, hiddens, cells)
+        gates = steps.forward(x, peepholes, hiddens, cells)  # (T, B, 4H)
         ctx.save_for_backward(x, weight_in, peepholes, gates, hiddens, cells)
         ctx.clip = clip
         ctx.steps = steps
@@ -69,29 +67,33 @@ class PeepholeSequence(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             d_x = (da.flatten(0, 1) @ weight_in.t()).view_as(x)  # (T, B, inputs)
         d_peepholes = d_peepholes.to(peepholes.dtype)
-        return d_x, None, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
+        return d_x, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
 
 
 class Steps:
-    """The steps of sequences that share `weight_hid` (H, 4H).
+    """The steps of sequences that share a layer's weights.
 
+    weight_in: (inputs, 4H); weight_hid: (H, 4H); bias: (4H,)
     kernels: `step` and `step_back`, or these compiled
     """
 
-    def __init__(self, weight_hid, kernels=None):
+    def __init__(self, weight_in, weight_hid, bias, kernels=None):
+        self.weight_in = weight_in.detach()
         self.weight_hid = weight_hid.detach()
+        self.bias = bias.detach().to(weight_in.dtype)
         self.kernels = kernels or (step, step_back)
 
-    def forward(self, gates, peepholes, hiddens, cells):
-        """Turn all a_t - h_{t-1} W into the gates, in place, and write all c_t and h_t.
+    def forward(self, x, peepholes, hiddens, cells):
+        """The gates (T, B, 4H) of x (T, B, inputs); writes all c_t and h_t.
 
-        gates: (T, B, 4H); peepholes: (3, H)
-        hiddens, cells: (T + 1, B, H), of which the first are given
+        peepholes: (3, H); hiddens, cells: (T + 1, B, H), of which the first are given
         """
         step, _ = self.kernels
+        gates = F.linear(x, self.weight_in.t(), self.bias)  # a_t - h_{t-1} W
         for t in range(len(gates)):
             gates[t].addmm_(hiddens[t], self.weight_hid)
             step(gates[t].chunk(4, 1), cells[t], peepholes, cells[t + 1], hiddens[t + 1])
+        return gates
 
     def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
         """All da_t, as gates, dh_0 (B, H), the bias's gradient (4H,) and the peepholes' (3, H).
@@ -179,28 +181,28 @@ class PeepholeLSTM(nn.Module):
             c_0 = self.cell_init.expand(len(x), -1).contiguous()  # (B, units)
         else:
             h_0, c_0 = state
-        weight_in, bias, steps, saved_steps = weights or self.cast(x.device.type)
+        weight_in, steps, saved_steps = weights or self.cast(x.device.type)
         x = x.transpose(0, 1).to(weight_in.dtype).contiguous()  # (T, B, inputs)
         hiddens, cell = PeepholeSequence.apply(
-            x, weight_in, bias, self.peepholes, h_0, c_0, clip, steps, saved_steps
+            x, weight_in, self.peepholes, h_0, c_0, clip, steps, saved_steps
         )
         return hiddens.transpose(0, 1), (hiddens[-1], cell)
 
     def cast(self, device):
-        """V and b in autocast's type, the steps, which have W, and the list that all share.
+        """V in autocast's type, the steps, which have all weights, and the list that all share.
 
         Autocast does not reach into a Function, so they are cast here.
         """
-        weights = self.weight_in, self.weight_hid, self.bias
+        weights = self.weight_in, self.weight_hid
         if torch.is_autocast_enabled(device):
             weights = (weight.to(torch.get_autocast_dtype(device)) for weight in weights)
         saved_steps = []
-        weight_in, weight_hid, bias = SharedWeights.apply(saved_steps, *weights)
+        weights = weight_in, weight_hid, _ = SharedWeights.apply(saved_steps, *weights, self.bias)
         if peephole_cpu.takes(weight_hid, self.peepholes, Steps):
-            steps = peephole_cpu.Blocks(weight_hid)
+            steps = peephole_cpu.Blocks(*weights)
         else:
-            steps = Steps(weight_hid, self.kernels)
-        return weight_in, bias, steps, saved_steps
+            steps = Steps(*weights, self.kernels)
+        return weight_in, steps, saved_steps
 
     def fuse(self):
         """Compile the elementwise part of a step into one kernel forward and one backward.

@@ -6,32 +6,42 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from runtime import native, processes
 
 LANES = 16  # units of a block forward, as in peephole.cpp
-UNITS = 32  # of a block backward
+WIDTH = 64  # columns of a block
 LONG, FLOAT = ctypes.c_long, ctypes.c_float
 
 
 class Blocks:
-    """The steps of sequences that share `weight_hid` (H, 4H): a twin of `peephole.Steps`."""
+    """The steps of sequences that share a layer's weights: a twin of `peephole.Steps`."""
 
-    def __init__(self, weight_hid):
+    def __init__(self, weight_in, weight_hid, bias):
+        odd = len(weight_in) % 2  # in bfloat16 two rows are multiplied at once
+        self.weight_in = F.pad(weight_in.detach(), (0, 0, 0, odd))
         self.weight_hid = weight_hid.detach()
+        self.bias = bias.detach()
 
-    def forward(self, gates, peepholes, hiddens, cells):
-        call("forward", gates, self.blocks_forward, peepholes, hiddens, cells)
+    def forward(self, x, peepholes, hiddens, cells):
+        steps, batch, inputs = x.shape
+        x = F.pad(x, (0, inputs % 2))
+        gates = x.new_empty(steps, batch, len(self.bias))
+        shared = self.shared(peepholes)
+        call("forward", gates, x.shape[2], x, *self.blocks_forward, shared, hiddens, cells)
+        return gates
 
     def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
+        shared = self.shared(peepholes)
         da = torch.empty_like(gates)
-        d_shared = peepholes.new_zeros(7, len(self.weight_hid))
+        d_shared = torch.zeros_like(shared)
         dh = torch.empty_like(dc)
         call(
             "backward",
             gates,
             self.blocks_backward,
-            peepholes,
+            shared,
             cells,
             d_hiddens,
             FLOAT(clip),
@@ -42,24 +52,31 @@ class Blocks:
         )
         return da, dh, d_shared[:4].flatten(), d_shared[4:]
 
+    def shared(self, peepholes):
+        """The biases of i, f, g and o, and the peepholes: (7, H)."""
+        return torch.cat([self.bias.view(4, -1), peepholes.detach()])
+
     # In bfloat16 a block (K, N) is (K / 2, N) words, each of two rows: so processors read it.
 
     @functools.cached_property
     def blocks_forward(self):
-        """The weights as (H / LANES, H, 4, LANES): a block has all gates of its units."""
-        words = self.weight_hid
-        if words.dtype == torch.bfloat16:
-            pairs = torch.stack([words[::2], words[1::2]], -1)  # (H / 2, 4H, 2)
-            words = pairs.view(torch.int32).squeeze(-1)
-        blocks = words.unflatten(1, (4, -1, LANES))  # (rows, 4, H / LANES, LANES)
-        return blocks.permute(2, 0, 1, 3).contiguous()
+        """Both weights as (H / LANES, inputs or H, 4, LANES): a block has all gates of its units."""
+        return [in_blocks(weight) for weight in (self.weight_in, self.weight_hid)]
 
     @functools.cached_property
     def blocks_backward(self):
-        """The weights as (H / UNITS, 4H, UNITS)."""
-        is_half = self.weight_hid.dtype == torch.bfloat16
-        words = self.weight_hid.view(torch.int32) if is_half else self.weight_hid
-        return words.unflatten(0, (-1, UNITS)).transpose(1, 2).contiguous()
+        """The weights of h, with rows of zeros up to a whole block, as (blocks, 4H, WIDTH)."""
+        weights = F.pad(self.weight_hid, (0, 0, 0, -len(self.weight_hid) % WIDTH))
+        words = weights.view(torch.int32) if weights.dtype == torch.bfloat16 else weights
+        return words.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
+
+
+def in_blocks(weights):
+    if weights.dtype == torch.bfloat16:
+        pairs = torch.stack([weights[::2], weights[1::2]], -1)  # (K / 2, 4H, 2)
+        weights = pairs.view(torch.int32).squeeze(-1)
+    blocks = weights.unflatten(1, (4, -1, LANES))  # (rows, 4, H / LANES, LANES)
+    return blocks.permute(2, 0, 1, 3).contiguous()
 
 
 def call(name, gates, *rest):
@@ -68,7 +85,9 @@ def call(name, gates, *rest):
     address = ctypes.c_void_p.in_dll(library(), f"{name}_{type_name(gates.dtype)}").value
     arguments = [LONG(steps), LONG(batch), LONG(columns // 4)]
     for each in (gates, *rest):
-        if isinstance(each, torch.Tensor):
+        if isinstance(each, int):
+            each = LONG(each)
+        elif isinstance(each, torch.Tensor):
             assert each.is_contiguous(), "a tensor with gaps"  # a pointer says nothing of strides
             each = ctypes.c_void_p(each.data_ptr())
         arguments.append(each)
@@ -85,7 +104,7 @@ def takes(weight_hid, peepholes, eager):
         weight_hid.device.type == "cpu"
         and weight_hid.dtype in (torch.float32, torch.bfloat16)
         and peepholes.dtype == torch.float32
-        and len(weight_hid) % UNITS == 0
+        and len(weight_hid) % LANES == 0
         and works(weight_hid.dtype, eager)
     )
 
@@ -124,18 +143,19 @@ def check(dtype, eager):
             raise AssertionError("its results are wrong")
 
 
-def small_case(kind, dtype, steps=3, batch=5, units=2 * UNITS):
+def small_case(kind, dtype, steps=3, batch=5, inputs=7, units=6 * LANES):
     """All results of a sequence, forward and backward, of the class `kind`."""
     generator = torch.Generator().manual_seed(0)
     draw = functools.partial(torch.randn, generator=generator)
-    weight = 0.1 * draw(units, 4 * units)
+    weight_in, weight_hid = (0.1 * draw(rows, 4 * units).to(dtype) for rows in (inputs, units))
+    bias = draw(4 * units)
     peepholes = 0.1 * draw(3, units)
-    gates = draw(steps, batch, 4 * units).to(dtype)
+    x = draw(steps, batch, inputs).to(dtype)
     hiddens = draw(steps + 1, batch, units).to(dtype)
     cells = draw(steps + 1, batch, units)
     d_hiddens = draw(steps, batch, units).to(dtype)
     dc = draw(batch, units)
-    part = kind(weight.to(dtype))
-    part.forward(gates, peepholes, hiddens, cells)
+    part = kind(weight_in, weight_hid, bias)
+    gates = part.forward(x, peepholes, hiddens, cells)
     gradients = part.backward(gates, peepholes, cells, d_hiddens, dc, 0.2)
     return [each.float() for each in (gates, hiddens, cells, dc, *gradients)]

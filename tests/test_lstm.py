@@ -148,15 +148,15 @@ def test_kl_of_diagonal_gaussians():
 
 def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, kind):
     """Hiddens and the last cell, of the first two steps and the rest as two sequences with the same
-    weights. kind: makes the steps of W.
+    weights. kind: makes the steps.
     """
     saved_steps = []
-    weight_in, weight_hid, bias = SharedWeights.apply(saved_steps, weight_in, weight_hid, bias)
-    steps = kind(weight_hid)
+    weights = SharedWeights.apply(saved_steps, weight_in, weight_hid, bias)
+    steps = kind(*weights)
     hiddens = []
     for part in (x[:2], x[2:]):
         some, cell = PeepholeSequence.apply(
-            part, weight_in, bias, peepholes, hidden, cell, clip, steps, saved_steps
+            part, weights[0], peepholes, hidden, cell, clip, steps, saved_steps
         )
         hidden = some[-1]
         hiddens.append(some)
@@ -230,11 +230,12 @@ def test_threads_change_no_bit(blocks, set_threads):
 
 def test_blocks_pass_on_what_is_not_a_number(blocks):
     """The training loop stops at a loss that is NaN: no clamp may hide it."""
-    steps = peephole_cpu.Blocks(torch.zeros(32, 4 * 32, dtype=blocks))
-    gates = torch.full((1, 2, 4 * 32), float("nan"), dtype=blocks)
+    weight = torch.zeros(32, 4 * 32, dtype=blocks)
+    steps = peephole_cpu.Blocks(weight, weight, torch.zeros(4 * 32))
+    x = torch.full((1, 2, 32), float("nan"), dtype=blocks)
     hiddens = torch.zeros(2, 2, 32, dtype=blocks)
     cells = torch.zeros(2, 2, 32)
-    steps.forward(gates, torch.zeros(3, 32), hiddens, cells)
+    steps.forward(x, torch.zeros(3, 32), hiddens, cells)
     assert hiddens[1].isnan().all()
     assert cells[1].isnan().all()
 
