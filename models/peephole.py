@@ -25,8 +25,8 @@ class PeepholeSequence(torch.autograd.Function):
     Only da is clipped, elementwise. The gradients of the peepholes are not.
 
     Products are in the type of x, V, W and b. Cells and everything elementwise are in float32 (or
-    float64). `steps` does the steps, forward and backward. For backward the gates (in place of a_t), c_t and h_t are kept.
-    The weights come from `SharedWeights`, which computes their gradients at the end.
+    float64). `steps` does the steps, forward and backward. For backward the gates, c_t and h_t are
+    kept. The weights come from `SharedWeights`, which computes their gradients at the end.
     """
 
     @staticmethod

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from runtime import native, processes
 
 LANES = 16  # units of a block forward, as in peephole.cpp
-WIDTH = 64  # columns of a block
+WIDTH = 4 * LANES  # columns of a block
 LONG, FLOAT = ctypes.c_long, ctypes.c_float
 
 
@@ -19,16 +19,14 @@ class Blocks:
     """The steps of sequences that share a layer's weights: a twin of `peephole.Steps`."""
 
     def __init__(self, weight_in, weight_hid, bias):
-        odd = len(weight_in) % 2  # in bfloat16 two rows are multiplied at once
-        self.weight_in = F.pad(weight_in.detach(), (0, 0, 0, odd))
+        self.weight_in = weight_in.detach()
         self.weight_hid = weight_hid.detach()
         self.bias = bias.detach()
 
     def forward(self, x, peepholes, hiddens, cells):
-        steps, batch, inputs = x.shape
-        x = F.pad(x, (0, inputs % 2))
-        gates = x.new_empty(steps, batch, len(self.bias))
+        gates = x.new_empty(*x.shape[:2], len(self.bias))
         shared = self.shared(peepholes)
+        x = fill_up(x, -1, 2)  # as `in_blocks` the rows of V
         call("forward", gates, x.shape[2], x, *self.blocks_forward, shared, hiddens, cells)
         return gates
 
@@ -60,18 +58,21 @@ class Blocks:
 
     @functools.cached_property
     def blocks_forward(self):
-        """Both weights as (H / LANES, inputs or H, 4, LANES): a block has all gates of its units."""
+        """V and W as (H / LANES, inputs or H, 4, LANES): a block has all gates of its units."""
         return [in_blocks(weight) for weight in (self.weight_in, self.weight_hid)]
 
     @functools.cached_property
     def blocks_backward(self):
-        """The weights of h, with rows of zeros up to a whole block, as (blocks, 4H, WIDTH)."""
-        weights = F.pad(self.weight_hid, (0, 0, 0, -len(self.weight_hid) % WIDTH))
-        words = weights.view(torch.int32) if weights.dtype == torch.bfloat16 else weights
+        """W^T in blocks (4H, WIDTH) of units; the last one is filled up with zeros."""
+        words = fill_up(self.weight_hid, 0, WIDTH)
+        if words.dtype == torch.bfloat16:
+            words = words.view(torch.int32)
         return words.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
 
 
 def in_blocks(weights):
+    """Weights (K, 4H) as (H / LANES, K, 4, LANES), K even."""
+    weights = fill_up(weights, 0, 2)
     if weights.dtype == torch.bfloat16:
         pairs = torch.stack([weights[::2], weights[1::2]], -1)  # (K / 2, 4H, 2)
         weights = pairs.view(torch.int32).squeeze(-1)
@@ -79,10 +80,15 @@ def in_blocks(weights):
     return blocks.permute(2, 0, 1, 3).contiguous()
 
 
+def fill_up(x, dim, multiple):
+    """x with zeros after its end along its first or last dimension, up to a multiple."""
+    missing = -x.shape[dim] % multiple
+    return F.pad(x, (0, missing) if dim == -1 else (0, 0, 0, missing)) if missing else x
+
+
 def call(name, gates, *rest):
     """Call peephole.cpp's function `name` for the type and sizes of `gates` (T, B, 4H)."""
     steps, batch, columns = gates.shape
-    address = ctypes.c_void_p.in_dll(library(), f"{name}_{type_name(gates.dtype)}").value
     arguments = [LONG(steps), LONG(batch), LONG(columns // 4)]
     for each in (gates, *rest):
         if isinstance(each, int):
@@ -91,11 +97,17 @@ def call(name, gates, *rest):
             assert each.is_contiguous(), "a tensor with gaps"  # a pointer says nothing of strides
             each = ctypes.c_void_p(each.data_ptr())
         arguments.append(each)
-    ctypes.CFUNCTYPE(None)(address)(*arguments)
+    ctypes.CFUNCTYPE(None)(getattr(functions(gates.dtype), name))(*arguments)
 
 
-def type_name(dtype):
-    return str(dtype).removeprefix("torch.")
+class Functions(ctypes.Structure):
+    """The addresses of peephole.cpp's functions for one type."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("multiplies", "forward", "backward")]
+
+
+def functions(dtype):
+    return Functions.in_dll(library(), str(dtype).removeprefix("torch."))
 
 
 def takes(weight_hid, peepholes, eager):
@@ -116,8 +128,8 @@ def works(dtype, eager):
     If not, one line says so.
     """
     try:
-        if not library()[f"multiplies_{type_name(dtype)}"]():
-            raise RuntimeError(f"no products of {type_name(dtype)} on this processor")
+        if not ctypes.CFUNCTYPE(ctypes.c_bool)(functions(dtype).multiplies)():
+            raise RuntimeError(f"no products of {dtype} on this processor")
         check(dtype, eager)
     except (OSError, RuntimeError, AssertionError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
