@@ -210,7 +210,7 @@ def blocks(request):
     return request.param
 
 
-@pytest.mark.parametrize(("units", "batch"), [(48, 1), (96, 131)])
+@pytest.mark.parametrize(("units", "batch"), [(16, 1), (96, 131)])
 @pytest.mark.parametrize("clip", [0.02, float("inf")])
 def test_blocks_compute_the_same(blocks, units, batch, clip):
     kinds = peephole_cpu.Blocks, Steps
