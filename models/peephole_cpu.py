@@ -12,7 +12,7 @@ from runtime import native, processes
 
 LANES = 16  # units of a block forward, as in peephole.cpp
 WIDTH = 4 * LANES  # columns of a block
-LONG, FLOAT = ctypes.c_long, ctypes.c_float
+C_TYPES = {int: ctypes.c_long, float: ctypes.c_float}
 
 
 class Blocks:
@@ -32,22 +32,10 @@ class Blocks:
 
     def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
         shared = self.shared(peepholes)
-        da = torch.empty_like(gates)
-        d_shared = torch.zeros_like(shared)
-        dh = torch.empty_like(dc)
-        call(
-            "backward",
-            gates,
-            self.blocks_backward,
-            shared,
-            cells,
-            d_hiddens,
-            FLOAT(clip),
-            dc,
-            da,
-            d_shared,
-            dh,
-        )
+        written = torch.empty_like(gates), torch.zeros_like(shared), torch.empty_like(dc)
+        given = self.blocks_backward, shared, cells, d_hiddens, float(clip)
+        call("backward", gates, *given, dc, *written)
+        da, d_shared, dh = written
         return da, dh, d_shared[:4].flatten(), d_shared[4:]
 
     def shared(self, peepholes):
@@ -89,14 +77,13 @@ def fill_up(x, dim, multiple):
 def call(name, gates, *rest):
     """Call peephole.cpp's function `name` for the type and sizes of `gates` (T, B, 4H)."""
     steps, batch, columns = gates.shape
-    arguments = [LONG(steps), LONG(batch), LONG(columns // 4)]
-    for each in (gates, *rest):
-        if isinstance(each, int):
-            each = LONG(each)
-        elif isinstance(each, torch.Tensor):
+    arguments = []
+    for each in (steps, batch, columns // 4, gates, *rest):
+        if isinstance(each, torch.Tensor):
             assert each.is_contiguous(), "a tensor with gaps"  # a pointer says nothing of strides
-            each = ctypes.c_void_p(each.data_ptr())
-        arguments.append(each)
+            arguments.append(ctypes.c_void_p(each.data_ptr()))
+        else:
+            arguments.append(C_TYPES[type(each)](each))
     ctypes.CFUNCTYPE(None)(getattr(functions(gates.dtype), name))(*arguments)
 
 
