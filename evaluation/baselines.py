@@ -29,7 +29,7 @@ def collect(models, known, data, is_film, forget, samples, temperature):
     models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; data:
     the attributes of the file of frames; is_film: also measure motion that goes on; forget: also
     without memory; samples: also the best of that many at the `temperature`, if any. Of films and
-    slots the models are measured with the codec's loss restored, too.
+    slots the models are measured restored, too (`sample_video.py --restore`).
     """
     predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
     if is_film:
@@ -48,7 +48,7 @@ def collect(models, known, data, is_film, forget, samples, temperature):
         predictors[model.name] = model.predict
         # A painter begins with the last true frame anyway.
         if model.codec.has_slots or (is_film and not model.film):
-            predictors[f"{model.name}, codec's loss restored"] = model.predict_restored
+            predictors[f"{model.name}, restored"] = model.predict_restored
     if forget:
         predictors |= {f"{model.name}, state lost": model.forget for model in models}
     if samples:

@@ -384,7 +384,7 @@ def test_later_stages_take_it(trained, tmp_path):
     rows = json.loads((tmp_path / "e/metrics.json").read_text())["predictors"]
     name = str(trained / "best.pt")
     assert {name, f"{name}, state lost", "copy of the last frame"} <= rows.keys()
-    assert f"{name}, codec's loss restored" not in rows
+    assert f"{name}, restored" not in rows
 
 
 def test_what_does_not_go_with_a_painter_is_refused(trained, tmp_path):
