@@ -1,10 +1,9 @@
 // The steps of a peephole LSTM on a CPU. models/peephole.py has the equations and the eager twin;
 // models/peephole_cpu.py builds this file, packs the weights and calls it.
-// The product of one block of weights is a tile of float32 that stays in the core's cache, where
-// the cell is applied to it. No sum is divided among threads: their number changes no bit.
+// A tile, the product of some rows and one block of weights, stays in the core's cache, where the
+// cell is applied to it. No sum is divided among threads: their number changes no bit.
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 // What libtorch exports and does not document, declared as in ATen/native/CPUBlas.h.
 namespace c10 { struct BFloat16 { uint16_t bits; }; }
@@ -22,7 +21,7 @@ using BF16 = c10::BFloat16;
 
 const long LANES = 16;         // units computed at once
 const long WIDTH = 4 * LANES;  // columns of a block: all gates of LANES units or, backward, units
-const long AHEAD = 8;          // rows fetched beforehand: they lie too far apart to be foreseen
+const long ROWS = 128;         // of a tile
 typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Half __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
@@ -31,21 +30,21 @@ static Vec load(const float* p) { return *(Vec*)p; }
 static Vec load(const BF16* p) { return (Vec)(__builtin_convertvector(*(Half*)p, Bits) << 16); }
 static void store(float* p, Vec x) { *(Vec*)p = x; }
 static void store(BF16* p, Vec x) {  // rounded to the nearest, ties to even
-  Bits bits = (Bits)x;
+  Bits bits = x == x ? (Bits)x : Bits{} + 0x7fc00000;  // NaN would become a number
   *(Half*)p = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Half);
 }
 static Vec clamp(Vec x, float low, float high) {  // NaN stays NaN
   Vec lows = Vec{} + low, highs = Vec{} + high;
   return x < lows ? lows : x > highs ? highs : x;
 }
-static Vec exp(Vec x) {  // 2^n exp(r), |r| <= log(2) / 2; off by 1e-7 of itself
+static Vec exp(Vec x) {  // 2^n exp(r), |r| <= log(2) / 2; off by 3e-7 of itself
   x = clamp(x, -80, 80);  // 2^n is finite, and no denormal number
   Vec shifted = x * 1.44269504f + 0x1.8p23f;  // n in the lowest bits
   Vec n = shifted - 0x1.8p23f;
   Vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
   Vec sum = r * (1.f / 720) + 1.f / 120;
   for (float factor : {1.f / 24, 1.f / 6, 1.f / 2, 1.f, 1.f}) sum = sum * r + factor;
-  return (Vec)((Bits)sum + ((Bits)shifted << 23));
+  return sum * (Vec)(((Bits)shifted + 127) << 23);
 }
 static Vec sigmoid(Vec x) { return 1 / (1 + exp(-x)); }
 static Vec tanh(Vec x) { return 2 / (1 + exp(-2 * x)) - 1; }
@@ -56,14 +55,17 @@ static void multiply(long rows, long depth, const T* a, const T* block, bool add
   brgemm(rows, WIDTH, depth, depth, WIDTH, WIDTH, add, a, block, tile, sizeof(T) == 2);
 }
 
-// Calls body(n, first of `width` units, tile (batch, WIDTH)) for each step n, with all units.
-template <class F> static void each_block(long steps, long batch, long units, long width, F body) {
+// For each step n runs body(n, first of `width` units, first row, rows, tile) for all units and
+// rows, which threads divide, and then waits. A thread's own tile is zero at first.
+template <class F> static void run(long steps, long batch, long units, long width, F body) {
 #pragma omp parallel num_threads(at::get_num_threads()) firstprivate(body)
   {
-    std::vector<float> tile(batch * WIDTH);
+    alignas(64) float tile[ROWS * WIDTH] = {};
     for (long n = 0; n < steps; n++) {
-#pragma omp for schedule(static)
-      for (long unit = 0; unit < units; unit += width) body(n, unit, tile.data());
+#pragma omp for collapse(2) schedule(static)
+      for (long unit = 0; unit < units; unit += width)
+        for (long row = 0; row < batch; row += ROWS)
+          body(n, unit, row, std::min(ROWS, batch - row), tile);
     }
     brgemm_release(true);
   }
@@ -73,18 +75,17 @@ template <class F> static void each_block(long steps, long batch, long units, lo
 // shared (7, units): the biases of i, f, g and o and the peepholes. Written: gates (steps, batch,
 // 4, units) and all but the first, which is given, of hiddens, cells (steps + 1, batch, units).
 template <class T> void forward(long steps, long batch, long units, T* gates, long inputs,
-                                const T* x, const T* weights_in, const T* weights_hid,
-                                const float* shared, T* hiddens, float* cells) {
-  each_block(steps, batch, units, LANES, [=](long t, long unit, float* tile) {
+    const T* x, const T* weights_in, const T* weights_hid, const float* shared, T* hiddens,
+    float* cells) {
+  run(steps, batch, units, LANES, [=](long t, long unit, long first, long rows, auto tile) {
     auto b = [=](long k) { return load(shared + k * units + unit); };
     Vec b_i = b(0), b_f = b(1), b_g = b(2), b_o = b(3), p_i = b(4), p_f = b(5), p_o = b(6);
-    multiply(batch, inputs, x + t * batch * inputs, weights_in + 4 * unit * inputs, false, tile);
-    multiply(batch, units, hiddens + t * batch * units, weights_hid + 4 * unit * units, true, tile);
-    for (long row = t * batch; row < (t + 1) * batch; row++, tile += WIDTH) {
+    first += t * batch;
+    multiply(rows, inputs, x + first * inputs, weights_in + 4 * unit * inputs, false, tile);
+    multiply(rows, units, hiddens + first * units, weights_hid + 4 * unit * units, true, tile);
+    for (long row = first; row < first + rows; row++, tile += WIDTH) {
       T* gate = gates + row * 4 * units + unit;
       float* c = cells + row * units + unit;
-      for (long k = 0; k < 4; k++) __builtin_prefetch(gate + (4 * AHEAD + k) * units);
-      __builtin_prefetch(c + AHEAD * units);
       Vec c_prev = load(c);
       Vec i = sigmoid(load(tile) + b_i + p_i * c_prev);
       Vec f = sigmoid(load(tile + LANES) + b_f + p_f * c_prev);
@@ -99,22 +100,20 @@ template <class T> void forward(long steps, long batch, long units, T* gates, lo
 }
 
 // weights: blocks (4 units, WIDTH). dc (batch, units): of c_T, and then of c_0. Written: da, as
-// gates, and dh_0 (batch, units). Added to: d_shared (7, units).
+// gates, and dh_0 (batch, units). Added to: d_shared, as shared, one for each tile's rows.
 template <class T> void backward(long steps, long batch, long units, const T* gates,
-                                 const T* weights, const float* shared, const float* cells,
-                                 const T* d_hiddens, float clip, float* dc, T* da,
-                                 float* d_shared, float* dh_0) {
-  each_block(steps + 1, batch, units, WIDTH, [=](long n, long block, float* tile) {
+    const T* weights, const float* shared, const float* cells, const T* d_hiddens, float clip,
+    float* dc, T* da, float* d_shared, float* dh_0) {
+  run(steps + 1, batch, units, WIDTH, [=](long n, long block, long first, long rows, auto tile) {
     long t = steps - 1 - n, end = std::min(block + WIDTH, units);
-    const T* da_next = da + (t + 1) * batch * 4 * units;
-    if (n) multiply(batch, 4 * units, da_next, weights + block * 4 * units, false, tile);
+    const T* da_next = da + ((t + 1) * batch + first) * 4 * units;
+    if (n) multiply(rows, 4 * units, da_next, weights + block * 4 * units, false, tile);
     for (long unit = block; unit < end; unit += LANES, tile += LANES) {
       auto b = [=](long k) { return load(shared + k * units + unit); };
-      Vec p_i = b(4), p_f = b(5), p_o = b(6), sums[7];
-      for (long k = 0; k < 7; k++) sums[k] = load(d_shared + k * units + unit);
-      for (long row = 0; row < batch; row++) {
+      Vec p_i = b(4), p_f = b(5), p_o = b(6), sums[7] = {};
+      for (long row = 0; row < rows; row++) {
         Vec dh = load(tile + row * WIDTH);  // what reaches h_t from step t + 1
-        long here = row * units + unit, at = t * batch * units + here;
+        long here = (first + row) * units + unit, at = t * batch * units + here;
         if (t < 0) { store(dh_0 + here, dh); continue; }
         const T* gate = gates + 4 * (at - unit) + unit;
         Vec i = load(gate), f = load(gate + units);
@@ -132,12 +131,13 @@ template <class T> void backward(long steps, long batch, long units, const T* ga
         for (long k = 0; k < 4; k++) store(da + (gate - gates) + k * units, d[k]);
         for (long k = 0; k < 7; k++) sums[k] += d[k];
       }
-      for (long k = 0; k < 7; k++) store(d_shared + k * units + unit, sums[k]);
+      float* all = d_shared + first / ROWS * 7 * units + unit;
+      for (long k = 0; k < 7; k++) store(all + k * units, load(all + k * units) + sums[k]);
     }
   });
 }
 
-template <class T> static bool multiplies() try {  // whether brgemm does so on this processor
+template <class T> static bool multiplies() try {  // whether this processor does
   T zeros[2 * WIDTH] = {};
   float tile[WIDTH];
   multiply(1, 2, zeros, zeros, false, tile);

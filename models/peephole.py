@@ -24,7 +24,7 @@ class PeepholeSequence(torch.autograd.Function):
         da = clip(di, df, dg, do)   dc_{t-1} = dc f + di p_i + df p_f      dh_{t-1} = da W^T
     Only da is clipped, elementwise. The gradients of the peepholes are not.
 
-    Products are in the type of x, V, W and b. Cells and everything elementwise are in float32 (or
+    Products are in the type of x, V and W. Cells and everything elementwise are in float32 (or
     float64). `steps` does the steps, forward and backward. For backward the gates, c_t and h_t are
     kept. The weights come from `SharedWeights`, which computes their gradients at the end.
     """
@@ -39,8 +39,9 @@ class PeepholeSequence(torch.autograd.Function):
         steps: a `Steps` or its twin `peephole_cpu.Blocks`; it has V, W and b
         saved_steps: the list that came with the weights from `SharedWeights`
         """
-        hiddens = x.new_empty(len(x) + 1, *h_0.shape)  # (T + 1, B, H)
-        cells = c_0.new_empty(len(x) + 1, *c_0.shape)  # (T + 1, B, H)
+        shape = len(x) + 1, x.shape[1], peepholes.shape[1]
+        hiddens = x.new_empty(shape)  # (T + 1, B, H)
+        cells = peepholes.new_empty(shape)  # (T + 1, B, H)
         hiddens[0] = h_0
         cells[0] = c_0
         gates = steps.forward(x, peepholes, hiddens, cells)  # (T, B, 4H)
@@ -48,7 +49,6 @@ class PeepholeSequence(torch.autograd.Function):
         ctx.clip = clip
         ctx.steps = steps
         ctx.saved_steps = saved_steps
-        ctx.h_0_type = h_0.dtype
         return hiddens[1:], cells[-1]
 
     @staticmethod
@@ -66,8 +66,7 @@ class PeepholeSequence(torch.autograd.Function):
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = (da.flatten(0, 1) @ weight_in.t()).view_as(x)  # (T, B, inputs)
-        d_peepholes = d_peepholes.to(peepholes.dtype)
-        return d_x, None, d_peepholes, dh.to(ctx.h_0_type), dc, None, None, None
+        return d_x, None, d_peepholes, dh, dc, None, None, None
 
 
 class Steps:

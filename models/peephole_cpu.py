@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from runtime import native, processes
 
 LANES = 16  # units of a block forward, as in peephole.cpp
 WIDTH = 4 * LANES  # columns of a block
+ROWS = 128  # of a tile
 C_TYPES = {int: ctypes.c_long, float: ctypes.c_float}
 
 
@@ -24,54 +26,55 @@ class Blocks:
         self.bias = bias.detach()
 
     def forward(self, x, peepholes, hiddens, cells):
-        gates = x.new_empty(*x.shape[:2], len(self.bias))
-        shared = self.shared(peepholes)
-        x = fill_up(x, -1, 2)  # as `in_blocks` the rows of V
-        call("forward", gates, x.shape[2], x, *self.blocks_forward, shared, hiddens, cells)
+        steps, batch, inputs = x.shape
+        if inputs != len(self.weight_in):  # C++ would read on
+            raise ValueError(f"{inputs} inputs in place of {len(self.weight_in)}")
+        gates = x.new_empty(steps, batch, len(self.bias))
+        x = F.pad(x, (0, 1)) if inputs % 2 else x
+        blocks = self.blocks_in, self.blocks_hid
+        call("forward", gates, x.shape[2], x, *blocks, self.shared(peepholes), hiddens, cells)
         return gates
 
     def backward(self, gates, peepholes, cells, d_hiddens, dc, clip):
-        shared = self.shared(peepholes)
-        written = torch.empty_like(gates), torch.zeros_like(shared), torch.empty_like(dc)
-        given = self.blocks_backward, shared, cells, d_hiddens, float(clip)
-        call("backward", gates, *given, dc, *written)
-        da, d_shared, dh = written
+        da, dh = torch.empty_like(gates), torch.empty_like(dc)
+        parts = dc.new_zeros(math.ceil(len(dc) / ROWS), 7, dc.shape[1])  # of each tile's rows
+        given = self.blocks_back, self.shared(peepholes), cells, d_hiddens, float(clip)
+        call("backward", gates, *given, dc, da, parts, dh)
+        d_shared = parts.sum(0)
         return da, dh, d_shared[:4].flatten(), d_shared[4:]
 
     def shared(self, peepholes):
         """The biases of i, f, g and o, and the peepholes: (7, H)."""
         return torch.cat([self.bias.view(4, -1), peepholes.detach()])
 
-    # In bfloat16 a block (K, N) is (K / 2, N) words, each of two rows: so processors read it.
+    # Blocks have an even number of rows, the last of V may be zeros: in bfloat16 a block (K, N) is
+    # (K / 2, N) words, each of two rows, as processors read it.
 
     @functools.cached_property
-    def blocks_forward(self):
-        """V and W as (H / LANES, inputs or H, 4, LANES): a block has all gates of its units."""
-        return [in_blocks(weight) for weight in (self.weight_in, self.weight_hid)]
+    def blocks_in(self):
+        odd = len(self.weight_in) % 2
+        return gates_in_blocks(F.pad(self.weight_in, (0, 0, 0, 1)) if odd else self.weight_in)
 
     @functools.cached_property
-    def blocks_backward(self):
-        """W^T in blocks (4H, WIDTH) of units; the last one is filled up with zeros."""
-        words = fill_up(self.weight_hid, 0, WIDTH)
-        if words.dtype == torch.bfloat16:
-            words = words.view(torch.int32)
+    def blocks_hid(self):
+        return gates_in_blocks(self.weight_hid)
+
+    @functools.cached_property
+    def blocks_back(self):
+        """W^T as (blocks, 4H, WIDTH); the last block ends with zeros, unless they are full."""
+        missing = -len(self.weight_hid) % WIDTH
+        rows = F.pad(self.weight_hid, (0, 0, 0, missing)) if missing else self.weight_hid
+        words = rows.view(torch.int32) if rows.dtype == torch.bfloat16 else rows
         return words.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
 
 
-def in_blocks(weights):
-    """Weights (K, 4H) as (H / LANES, K, 4, LANES), K even."""
-    weights = fill_up(weights, 0, 2)
+def gates_in_blocks(weights):
+    """Weights (K, 4H) as (H / LANES, K, 4, LANES): a block has all gates of its units."""
     if weights.dtype == torch.bfloat16:
         pairs = torch.stack([weights[::2], weights[1::2]], -1)  # (K / 2, 4H, 2)
         weights = pairs.view(torch.int32).squeeze(-1)
     blocks = weights.unflatten(1, (4, -1, LANES))  # (rows, 4, H / LANES, LANES)
     return blocks.permute(2, 0, 1, 3).contiguous()
-
-
-def fill_up(x, dim, multiple):
-    """x with zeros after its end along its first or last dimension, up to a multiple."""
-    missing = -x.shape[dim] % multiple
-    return F.pad(x, (0, missing) if dim == -1 else (0, 0, 0, missing)) if missing else x
 
 
 def call(name, gates, *rest):
@@ -93,12 +96,21 @@ class Functions(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("multiplies", "forward", "backward")]
 
 
+@functools.cache
 def functions(dtype):
-    return Functions.in_dll(library(), str(dtype).removeprefix("torch."))
+    """Those for a type of torch's. Raises OSError or RuntimeError if they cannot be had here."""
+    library = native.load(Path(__file__).with_name("peephole.cpp"))
+    found = Functions.in_dll(library, str(dtype).removeprefix("torch."))
+    if not ctypes.CFUNCTYPE(ctypes.c_bool)(found.multiplies)():
+        raise RuntimeError(f"no products of {dtype} on this processor")
+    return found
 
 
 def takes(weight_hid, peepholes, eager):
-    """Whether `Blocks` can be used in place of the class `eager`, whose results it must give."""
+    """Whether `Blocks` can be used in place of the class `eager`.
+
+    It gives the same results, but in bfloat16 rounds less: neither b nor a_t.
+    """
     return (
         weight_hid.device.type == "cpu"
         and weight_hid.dtype in (torch.float32, torch.bfloat16)
@@ -110,25 +122,19 @@ def takes(weight_hid, peepholes, eager):
 
 @functools.cache
 def works(dtype, eager):
-    """Whether peephole.cpp can be built here and gives what the class `eager` gives.
+    """Whether peephole.cpp can be had here and gives what the class `eager` gives.
 
     If not, one line says so.
     """
     try:
-        if not ctypes.CFUNCTYPE(ctypes.c_bool)(functions(dtype).multiplies)():
-            raise RuntimeError(f"no products of {dtype} on this processor")
+        functions(dtype)
         check(dtype, eager)
-    except (OSError, RuntimeError, AssertionError, AttributeError) as error:
+    except (OSError, RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         if processes.rank() == 0:
             print(f"models/peephole.cpp is not used, LSTMs are slower: {reason}", file=sys.stderr)
         return False
     return True
-
-
-@functools.cache
-def library():
-    return native.load(Path(__file__).with_name("peephole.cpp"))
 
 
 @torch.no_grad()

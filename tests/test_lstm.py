@@ -163,13 +163,18 @@ def in_two_parts(x, weight_in, weight_hid, bias, peepholes, hidden, cell, clip, 
     return torch.cat(hiddens), cell
 
 
-def results_in_two_parts(kind, dtype, units, clip=0.02, batch=4, seed=0):
-    """Hiddens, the last cell and all gradients of five steps."""
-    torch.manual_seed(seed)
+def drawn_inputs(dtype, units, batch):
+    """Those of `in_two_parts`: five steps of three numbers, weights, peepholes and the state."""
     sizes = (5, batch, 3), (3, 4 * units), (units, 4 * units), (4 * units,)
     inputs = [torch.randn(*size, dtype=dtype, requires_grad=True) for size in sizes]
     sizes = (3, units), (batch, units), (batch, units)
-    inputs += [torch.randn(*size, requires_grad=True) for size in sizes]
+    return inputs + [torch.randn(*size, requires_grad=True) for size in sizes]
+
+
+def results_in_two_parts(kind, dtype, units, clip=0.02, batch=4, seed=0):
+    """Hiddens, the last cell and all gradients of five steps."""
+    torch.manual_seed(seed)
+    inputs = drawn_inputs(dtype, units, batch)
     hiddens, cell = in_two_parts(*inputs, clip, kind)
     (hiddens.float().square().sum() + cell.square().sum()).backward()
     return [hiddens, cell, *(x.grad for x in inputs)]
@@ -205,8 +210,11 @@ TYPES = [torch.float32, torch.bfloat16]
 @pytest.fixture(params=TYPES, ids=str)
 def blocks(request):
     """A type that `peephole_cpu.Blocks` takes on this machine."""
-    if not peephole_cpu.works(request.param, Steps):
-        pytest.skip("peephole.cpp is not used here")
+    try:
+        peephole_cpu.functions(request.param)
+    except (OSError, RuntimeError) as error:
+        pytest.skip(str(error))
+    peephole_cpu.check(request.param, Steps)
     return request.param
 
 
@@ -220,30 +228,156 @@ def test_blocks_compute_the_same(blocks, units, batch, clip):
         assert distance < (1e-5 if blocks == torch.float32 else 5e-2)
 
 
+@pytest.mark.parametrize("free", [0, 2])
+def test_the_lstm_runs_in_blocks(blocks, free, monkeypatch):
+    torch.manual_seed(0)
+    latents = torch.randn(3, 6, 2, 5)
+    model = LatentLSTM(5, n_hid=16, dropout=0, free=free)
+    for layer in model.layers:
+        torch.nn.init.normal_(layer.bias)
+    assert peephole_cpu.works(blocks, Steps)
+    used = []
+    forward = peephole_cpu.Blocks.forward
+
+    def watched(*args):
+        used.append(True)
+        return forward(*args)
+
+    monkeypatch.setattr(peephole_cpu.Blocks, "forward", watched)
+    results = []
+    for turn in range(2):
+        if turn == 1:
+            monkeypatch.setattr(peephole_cpu, "takes", lambda *_: False)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=blocks == torch.bfloat16):
+            loss = model(latents)["loss"]
+        loss.backward()
+        results.append([loss.detach(), *(x.grad.clone() for x in model.parameters())])
+        assert len(used) == 2 * (1 + free)  # layers, sequences
+    for ours, theirs in zip(*results, strict=True):
+        distance = (ours - theirs).norm() / theirs.norm()
+        assert distance < (1e-5 if blocks == torch.float32 else 5e-2)
+
+
+def test_blocks_saturate(blocks):
+    """Gates far from 0 are 0 or 1, not infinite."""
+    torch.manual_seed(0)
+    weight_in, weight_hid = 1e4 * torch.randn(4, 64).to(blocks), torch.zeros(16, 64, dtype=blocks)
+    x = torch.randn(3, 5, 4).to(blocks)
+    results = []
+    for kind in (peephole_cpu.Blocks, Steps):
+        hiddens = torch.zeros(4, 5, 16, dtype=blocks)
+        cells = torch.zeros(4, 5, 16)
+        steps = kind(weight_in, weight_hid, torch.zeros(64))
+        gates = steps.forward(x, torch.zeros(3, 16), hiddens, cells)
+        results.append((gates, hiddens, cells))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [torch.float32], indirect=True)
+def test_sums_over_many_rows_are_exact(blocks):
+    """The gradients of biases and peepholes are sums over all steps of all sequences."""
+    ours = results_in_two_parts(peephole_cpu.Blocks, torch.float32, 16, 0.05, batch=1000)
+    torch.manual_seed(0)
+    inputs = [x.detach().double().requires_grad_() for x in drawn_inputs(torch.float32, 16, 1000)]
+    hiddens, cell = in_two_parts(*inputs, 0.05, Steps)
+    (hiddens.square().sum() + cell.square().sum()).backward()
+    for one, other in zip(ours[5:7], [inputs[3].grad, inputs[4].grad], strict=True):
+        assert (one - other).norm() < 2e-6 * other.norm()
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_given_gradients_are_read_only(blocks, takes):
+    """They may have gaps, as those of a sum."""
+    kind = peephole_cpu.Blocks if takes else Steps
+    inputs = drawn_inputs(blocks, 16, 4)
+    outputs = in_two_parts(*inputs, float("inf"), kind)
+    ones = [torch.ones((), dtype=x.dtype).expand(x.shape) for x in outputs]
+    dense = [each.contiguous() for each in ones]
+    for given in (ones, dense):
+        results = torch.autograd.grad(outputs, inputs, given, retain_graph=True)
+        assert all((each == 1).all() for each in given)
+        if given is ones:
+            expected = results
+    assert all(torch.equal(*pair) for pair in zip(results, expected, strict=True))
+
+
+def test_inputs_of_another_number_are_refused(blocks):
+    steps = peephole_cpu.Blocks(
+        *(torch.zeros(n, 64, dtype=blocks) for n in (4, 16)), torch.zeros(64)
+    )
+    states = torch.zeros(2, 3, 16, dtype=blocks), torch.zeros(2, 3, 16)
+    with pytest.raises(ValueError, match="6 inputs"):
+        steps.forward(torch.zeros(1, 3, 6, dtype=blocks), torch.zeros(3, 16), *states)
+
+
+def test_no_sequences_give_nothing(blocks):
+    results = results_in_two_parts(peephole_cpu.Blocks, blocks, 16, batch=0)
+    assert not any(each.any() for each in results)
+
+
+def test_wrong_results_are_refused(blocks, capsys):
+    class Wrong(Steps):
+        def backward(self, *args):
+            da, dh, d_bias, d_peepholes = super().backward(*args)
+            return da, dh, d_bias, d_peepholes + 1
+
+    assert not peephole_cpu.works(blocks, Wrong)
+    assert "its results are wrong" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("weight", "peepholes"),
+    [
+        (torch.zeros(24, 96), torch.zeros(3, 24)),
+        (torch.zeros(32, 128).double(), torch.zeros(3, 32)),
+        (torch.zeros(32, 128).half(), torch.zeros(3, 32)),
+        (torch.zeros(32, 128), torch.zeros(3, 32).double()),
+    ],
+    ids=["24 units", "double", "half", "double peepholes"],
+)
+def test_other_layers_run_eagerly(weight, peepholes):
+    assert not peephole_cpu.takes(weight, peepholes, Steps)
+
+
 def test_threads_change_no_bit(blocks, set_threads):
     results = []
     for threads in (1, 3):
         set_threads(threads)
-        results.append(peephole_cpu.small_case(peephole_cpu.Blocks, blocks, units=96))
+        results.append(peephole_cpu.small_case(peephole_cpu.Blocks, blocks, batch=300))
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_blocks_pass_on_what_is_not_a_number(blocks):
     """The training loop stops at a loss that is NaN: no clamp may hide it."""
-    weight = torch.zeros(32, 4 * 32, dtype=blocks)
-    steps = peephole_cpu.Blocks(weight, weight, torch.zeros(4 * 32))
-    x = torch.full((1, 2, 32), float("nan"), dtype=blocks)
-    hiddens = torch.zeros(2, 2, 32, dtype=blocks)
-    cells = torch.zeros(2, 2, 32)
-    steps.forward(x, torch.zeros(3, 32), hiddens, cells)
-    assert hiddens[1].isnan().all()
-    assert cells[1].isnan().all()
+    nan = torch.tensor(float("nan"))
+    last = torch.tensor(-1, dtype=torch.int32).view(torch.float32)  # of NaN's many patterns
+    for x, bias in ((nan, nan), (nan, torch.zeros(())), (torch.zeros(()), last)):
+        weight = torch.zeros(32, 4 * 32, dtype=blocks)
+        steps = peephole_cpu.Blocks(weight, weight, bias.repeat(4 * 32))
+        hiddens = torch.zeros(2, 2, 32, dtype=blocks)
+        cells = torch.zeros(2, 2, 32)
+        steps.forward(x.to(blocks).repeat(1, 2, 32), torch.zeros(3, 32), hiddens, cells)
+        assert hiddens[1].isnan().all()
+        assert cells[1].isnan().all()
+
+
+def test_states_take_the_type_and_batch_of_the_inputs(blocks):
+    *inputs, hidden, cell = drawn_inputs(blocks, 16, 4)
+    expected = in_two_parts(*inputs, hidden, cell.bfloat16().float(), 1.0, peephole_cpu.Blocks)
+    for kind in (torch.bfloat16, torch.float64):
+        state = hidden, cell.bfloat16().to(kind)
+        ours = in_two_parts(*inputs, *state, 1.0, peephole_cpu.Blocks)
+        assert all(torch.equal(*pair) for pair in zip(ours, expected, strict=True))
+    with pytest.raises(RuntimeError):
+        in_two_parts(*inputs, hidden[:3], cell[:3], 1.0, peephole_cpu.Blocks)
 
 
 def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    for function in (peephole_cpu.library, peephole_cpu.works):
+    for function in (peephole_cpu.functions, peephole_cpu.works):
         monkeypatch.setattr(peephole_cpu, function.__name__, functools.cache(function.__wrapped__))
     weight = torch.zeros(32, 4 * 32)
     for _ in range(2):
