@@ -156,18 +156,17 @@ def read_videos(data_file, models, args):
 
 
 def read_known(data_file, models):
-    """Some frames of the training set, (N, channels, height, width) uint8.
+    """Some frames of the training set, (N, channels, height, width) uint8, or None.
 
-    It is the first model's or, if that is not there, the data file's own.
+    It is the first model's or, if that is not there, the data file's own, if it has one.
     """
     source = models[0].data_file if models else data_file
-    if not Path(source).exists() and Path(data_file).suffix != ".npy":
+    if not Path(source).exists():
         print(f"{source} is not there: training frames are those of {data_file}")
         source = data_file
     if Path(source).suffix == ".npy":
-        raise UserError(
-            f"{data_file} has no training frames to compare with: give --model, which knows its own"
-        )
+        print(f"{source} has no training frames: nothing is compared with them")
+        return None
     crop = models[0].codec.frame_shape[1:] if models else None
     return Frames(source, "train", crop).evenly_spaced(KNOWN).numpy()
 

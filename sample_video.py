@@ -45,8 +45,8 @@ def flags():
     add("--plain", action=cli.Switch, default=False, help=plain)
     temperature = "of samples of --loss mdn; if not given: its mean"
     add("--temperature", type=limits.real(0), help=temperature)
-    restored = """undo what the codec loses: add its loss of the last true frame; slots: draw
-        objects as they were seen"""
+    restored = """undo what the codec loses: add its loss of the last true frame; slots: after the
+        frames fed in, draw objects as those show them"""
     add("--restore", action=cli.Switch, default=False, help=restored)
     fps = "frames per second (a GIF shows at most 50); if not given: as the data says"
     add("--fps", type=limits.real(0, 1000, above=True), help=fps)
@@ -68,6 +68,8 @@ def main(args):
     torch.manual_seed(args.seed)
     if args.temperature is not None:
         model.require_mixture("--temperature")
+    if args.film and model.codec.has_slots:
+        raise UserError(f"--film: {model.name} predicts objects in slots; take a film's model")
     if args.restore and model.film:
         raise UserError(f"--restore: {model.name} paints upon the last true frame; leave it out")
     horizon = args.horizon or (FILM_HORIZON if args.film else HORIZON)
@@ -95,7 +97,8 @@ def main(args):
             save_comparison(target, true, video, shown.length, fps, args.scale)
 
     place = dest if len(shown.names) > 1 else target
-    how = ", what is predicted restored" if args.restore else ""
+    restored = "free-running frames" if model.codec.has_slots else "what is predicted"
+    how = f", {restored} restored" if args.restore else ""
     print(f"{place}: {shown.source}, {shown.length} frames fed in{how}; squared error per frame:")
     print_errors(shown.truth, context, predicted, reconstructed)
 

@@ -60,6 +60,10 @@ def main(args):
             f"{args.lstm} was trained with --diffs: joint training is for LSTMs that predict Z "
             "itself"
         )
+    if content["config"]["slots"]:
+        raise UserError(
+            f"{args.lstm} predicts objects in slots: joint training is for one vector or a grid"
+        )
     frames = checkpoint.parent_path(args.lstm, content, "frames")
     is_digits = "physics" in Videos(frames, "train", "frames").attributes
     for name, value in (DIGITS if is_digits else FILM).items():
@@ -68,7 +72,7 @@ def main(args):
     if args.rollout > args.seq_length - 2:
         raise UserError(
             f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower "
-            "it"
+            f"it to {max(args.seq_length - 2, 0)}"
         )
     train = train_on_digits if is_digits else train_on_film
     train(args, content, frames)

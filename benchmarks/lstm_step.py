@@ -3,7 +3,6 @@
 Ours, torch.nn.LSTM, a cell called step by step, and the bare products.
 """
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch import nn
 
 from models.lstm import LatentLSTM
 from models.peephole import transposed_product
-from runtime import native
+from runtime import cli, limits, native
 from runtime.device import choose_device
+from runtime.errors import UserError
 from training.loop import take_step
 from training.step import Recorded, adam
 
@@ -115,6 +115,8 @@ def processor(device):
 
 
 def main(args):
+    if args.rollout > args.seq_length - 2:
+        raise UserError(f"--rollout {args.rollout} leaves no context: raise --seq_length")
     device = choose_device(args.device)
     torch.set_flush_denormal(True)  # as training does
     dtype = torch.bfloat16 if args.amp else torch.float32
@@ -159,17 +161,18 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (
-        ("units", 1024),
-        ("layers", 2),
-        ("z_dim", 32),
-        ("batch_size", 128),
-        ("seq_length", 30),
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    for name, default, text in (
+        ("units", 1024, "of each layer"),
+        ("layers", 2, "one after another"),
+        ("z_dim", 32, "numbers of a latent"),
+        ("batch_size", 128, "sequences per step"),
+        ("seq_length", 30, "frames per sequence"),
+        ("rounds", 7, "that count"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rollout", type=int, default=0, help="last frames in free running")
-    parser.add_argument("--amp", action="store_true", help="products in bfloat16")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device")
-    main(parser.parse_args())
+        add(f"--{name}", type=limits.at_least(1), default=default, help=text)
+    add("--rollout", type=limits.at_least(0), default=0, help="last frames in free running")
+    add("--amp", action=cli.Switch, default=False, help="products in bfloat16")
+    add("--device", help="if not given: cuda, else mps, else cpu")
+    cli.run(main, parser)

@@ -1,6 +1,5 @@
 """Sampling: frames to latents, a rollout, and back to frames, of many videos at once and of one."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from compare import compare
 from models.codec import batch_size
 from models.lstm import LatentLSTM
 from models.vae import VCAE
+from runtime import cli, limits
 from runtime.device import choose_device
 
 
@@ -55,7 +55,7 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device")
-    main(parser.parse_args())
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--rounds", type=limits.at_least(1), default=7, help="that count")
+    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    cli.run(main, parser)

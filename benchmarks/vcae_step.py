@@ -12,6 +12,7 @@ import torch
 from compare import compare
 
 from models.vae import VCAE
+from runtime import cli, limits
 from runtime.device import choose_device
 from training.loop import take_step
 from training.step import Recorded, adam
@@ -41,9 +42,10 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", choices=("2016", "deep"), default="2016")
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device")
-    main(parser.parse_args())
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--arch", choices=("2016", "deep"), default="2016", help="of the autoencoder")
+    add("--batch_size", type=limits.at_least(1), default=128, help="frames per step")
+    add("--rounds", type=limits.at_least(1), default=7, help="that count")
+    add("--device", help="if not given: cuda, else mps, else cpu")
+    cli.run(main, parser)

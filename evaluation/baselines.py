@@ -26,12 +26,13 @@ ATTACHMENT = 15  # of the flow to the frames: smaller is smoother
 def collect(models, known, data, is_film, forget, samples, temperature):
     """All predictors to measure, {name: predictor}.
 
-    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8; data:
-    the attributes of the file of frames; is_film: also measure motion that goes on; forget: also
-    without memory; samples: also the best of that many at the `temperature`, if any. Of films and
-    slots the models are measured restored, too (`sample_video.py --restore`).
+    models: a list of `Trained`; known: training frames (N, channels, height, width) uint8, or None;
+    data: the attributes of the file of frames; is_film: also measure motion that goes on; forget:
+    also without memory; samples: also the best of that many at the `temperature`, if any. Of films
+    and slots the models are measured restored, too (`sample_video.py --restore`).
     """
-    predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255))
+    has_mean = known is not None
+    predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255) if has_mean else None)
     if is_film:
         motion = Motion()
         predictors[FLOW] = partial(motion.carry_on, 1.0)
@@ -69,7 +70,7 @@ def name_compared(names, models):
 
 
 def in_pixels(mean_frame):
-    """{name: predictor}; mean_frame: (channels, height, width), that of the training set."""
+    """{name: predictor}; mean_frame: (channels, height, width), of the training set, or None."""
 
     def black(context, future):
         return np.zeros_like(future)
@@ -83,12 +84,8 @@ def in_pixels(mean_frame):
     def copy(context, future):
         return repeat(context[:, -1], future)
 
-    return {
-        "black": black,
-        "mean frame of the training set": training_mean,
-        CONTEXT_MEAN: context_mean,
-        COPY: copy,
-    }
+    means = {} if mean_frame is None else {"mean frame of the training set": training_mean}
+    return {"black": black, **means, CONTEXT_MEAN: context_mean, COPY: copy}
 
 
 def repeat(frames, future):

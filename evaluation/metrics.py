@@ -108,8 +108,9 @@ def measure(predictors, frames, context, digits, known, keep, more):
 
     predictors: as in baselines.py; frames: (V, T, channels, height, width) uint8, of which
     `context` are fed in; digits: the `Digits` of the videos, or None; known: training frames (N,
-    channels, height, width) uint8, of which the nearest is found; keep(V, name, videos, frames) is
-    called with all predictions, and with the "truth"; more: {metric: function} as of `score`.
+    channels, height, width) uint8, of which the nearest is found, or None; keep(V, name, videos,
+    frames) is called with all predictions, and with the "truth"; more: {metric: function} as of
+    `score`.
     """
     batches = {name: [] for name in predictors}
     firsts = range(0, len(frames), CHUNK)
@@ -123,7 +124,8 @@ def measure(predictors, frames, context, digits, known, keep, more):
             keep(len(frames), name, videos, predicted)
             measured = score(predicted, future)
             measured |= {key: function(predicted, future) for key, function in more.items()}
-            measured["nearest"] = nearest(predicted, known)
+            if known is not None:
+                measured["nearest"] = nearest(predicted, known)
             if digits:
                 measured["identity"], measured["distance"] = digits.find(predicted, videos)
             if last_context.shape[1]:

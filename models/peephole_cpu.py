@@ -130,11 +130,15 @@ def works(dtype, eager):
         functions(dtype)
         check(dtype, eager)
     except (OSError, RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if processes.rank() == 0:
-            print(f"models/peephole.cpp is not used, LSTMs are slower: {reason}", file=sys.stderr)
+        say_once(str(error).strip().splitlines()[0])
         return False
     return True
+
+
+@functools.cache
+def say_once(reason):
+    if processes.rank() == 0:
+        print(f"models/peephole.cpp is not used, LSTMs are slower: {reason}", file=sys.stderr)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two digits in two slots, svg physics, trained on 30 frames and run for a hundred: restored, as many videos stay
-# coherent throughout as of the true ones, with an MSE of 12.3. 30 minutes on one CPU core.
+# coherent throughout as of the true ones, with an MSE of 12.3. 40 minutes on one CPU core.
 # Run again, it skips what is finished and resumes what is not.
 set -euo pipefail
 source "$(dirname "$0")/stage.sh"

@@ -37,7 +37,8 @@ def build(source, library):
         command = [compiler, *FLAGS, str(source), "-o", str(made), f"-L{TORCH}", "-ltorch_cpu"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            reason = next((line for line in done.stderr.splitlines() if "error" in line), "")
+            status = f"exit status {done.returncode}"
+            reason = next((line for line in done.stderr.splitlines() if "error" in line), status)
             raise RuntimeError(f"{compiler} failed: {reason:.100}")
         made.replace(library)
 

@@ -275,7 +275,7 @@ def test_the_whole_evaluation(chain, tmp_path):
     assert again == pytest.approx(table[str(model)]["mse"], rel=1e-5)
 
 
-def test_the_fields_own_file(chain, tmp_path):
+def test_the_fields_own_file(chain, tmp_path, capsys):
     videos = np.random.default_rng(0).integers(0, 255, (20, 3, 64, 64), dtype=np.uint8)
     np.save(tmp_path / "mnist_test_seq.npy", videos)
     assert np.array_equal(
@@ -293,8 +293,15 @@ def test_the_fields_own_file(chain, tmp_path):
     ]
     run(evaluate, "--model", chain / "lstm/best.pt", *flags, "--device", "cpu")
     assert json.loads((tmp_path / "e/metrics.json").read_text())["about"]["videos"] == 3
-    with pytest.raises(UserError, match="no training frames"):
-        run(evaluate, *flags)
+    said = capsys.readouterr().out
+    assert "no training frames" not in said
+    assert "mean frame of the training set" in said
+    flags[-1] = tmp_path / "alone"
+    run(evaluate, *flags)
+    said = capsys.readouterr().out
+    assert "no training frames: nothing is compared with them" in said
+    assert "mean frame" not in said
+    assert "copy of the last frame" in said
     np.save(tmp_path / "other.npy", videos[:, :, 0])
     with pytest.raises(UserError, match="not uint8"):
         run(evaluate, "--data_file", tmp_path / "other.npy")

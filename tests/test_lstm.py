@@ -323,6 +323,7 @@ def test_wrong_results_are_refused(blocks, capsys):
             da, dh, d_bias, d_peepholes = super().backward(*args)
             return da, dh, d_bias, d_peepholes + 1
 
+    peephole_cpu.say_once.cache_clear()
     assert not peephole_cpu.works(blocks, Wrong)
     assert "its results are wrong" in capsys.readouterr().err
 
@@ -377,11 +378,11 @@ def test_states_take_the_type_and_batch_of_the_inputs(blocks):
 def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    for function in (peephole_cpu.functions, peephole_cpu.works):
+    for function in (peephole_cpu.functions, peephole_cpu.works, peephole_cpu.say_once):
         monkeypatch.setattr(peephole_cpu, function.__name__, functools.cache(function.__wrapped__))
     weight = torch.zeros(32, 4 * 32)
-    for _ in range(2):
-        assert not peephole_cpu.takes(weight, torch.zeros(3, 32), Steps)
+    for each in (weight, weight, weight.bfloat16()):
+        assert not peephole_cpu.takes(each, torch.zeros(3, 32), Steps)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "/no/such/compiler" in said[0]
