@@ -129,25 +129,28 @@ def settle_network(args, layout):
         if getattr(args, name) is None:
             setattr(args, name, value)
     if layout["grid"] and (args.loss == "mdn" or args.diffs):
-        latents = f"latents with a grid, which {args.data_file} has"
-        raise UserError(f"--loss mdn and --diffs do not take {latents}: leave them out")
+        raise UserError(
+            f"{args.data_file} has places in a grid, which --loss mdn and --diffs do not take: "
+            "leave them out"
+        )
     if layout["slots"]:
         if args.diffs:
-            latents = f"latents with slots, which {args.data_file} has"
-            raise UserError(f"--diffs does not take {latents}: leave it out")
+            raise UserError(
+                f"{args.data_file} has slots, which --diffs does not take: leave it out"
+            )
         _, height, width = layout["frame_shape"]
         if args.transpose and height != width:
             raise UserError(
                 f"--transpose takes square frames, not those of {args.data_file}: leave it out"
             )
         return
-    latents = f"latents without slots, which {args.data_file} has"
+    lacks = f"{args.data_file} has no slots, which"
     if args.loss == "distance":
-        raise UserError(f"--loss distance does not take {latents}: take --loss weighted")
+        raise UserError(f"{lacks} --loss distance needs: take --loss weighted")
     if args.transpose:
-        raise UserError(f"--transpose does not take {latents}: leave it out")
+        raise UserError(f"{lacks} --transpose needs: leave it out")
     if args.residual == "objects":
-        raise UserError(f"--residual objects does not take {latents}: take --residual second")
+        raise UserError(f"{lacks} --residual objects needs: take --residual second")
 
 
 def settle_vector(args, windows):

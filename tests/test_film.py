@@ -406,7 +406,9 @@ def test_frames_smaller_than_a_coarse_pixel_have_a_coarse_error():
 @pytest.mark.parametrize("flags", [["--loss", "mdn"], ["--diffs"]])
 def test_what_does_not_go_with_a_grid_is_refused(film, tmp_path, flags):
     latents = film / "vcae/latents.hdf5"
-    with pytest.raises(UserError, match="--loss mdn and --diffs do not take latents with a grid"):
+    with pytest.raises(
+        UserError, match="places in a grid, which --loss mdn and --diffs do not take"
+    ):
         run(train_lstm, "--data_file", latents, "--save_to", tmp_path / "run", *flags)
     assert not (tmp_path / "run").exists()
 

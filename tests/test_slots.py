@@ -471,9 +471,9 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
             *small,
         )
     flags = ["--data_file", plain, "--save_to", tmp_path / "lstm", "--residual", "objects"]
-    with pytest.raises(UserError, match="--residual objects does not take latents without slots"):
+    with pytest.raises(UserError, match="has no slots, which --residual objects needs"):
         run(train_lstm, *flags, *small)
-    with pytest.raises(UserError, match="--transpose does not take latents without slots"):
+    with pytest.raises(UserError, match="has no slots, which --transpose needs"):
         run(train_lstm, *flags[:4], "--transpose", *small)
     other = shutil.copy(dump, tmp_path / "other.hdf5")
     with h5py.File(other, "r+") as file:
@@ -484,7 +484,7 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
         del file.attrs["frame_width"]
     with pytest.raises(UserError, match="does not say how large its frames are"):
         run(train_lstm, "--data_file", other, *flags[2:4], *small)
-    with pytest.raises(UserError, match="--arch slots; one of train_vcae"):
+    with pytest.raises(UserError, match="predicts objects in slots: joint training is for"):
         run(
             train_jointly,
             "--lstm",
