@@ -135,9 +135,7 @@ def settle_network(args, layout):
         )
     if layout["slots"]:
         if args.diffs:
-            raise UserError(
-                f"{args.data_file} has slots, which --diffs does not take: leave it out"
-            )
+            raise UserError(f"{args.data_file} has slots: leave --diffs out")
         _, height, width = layout["frame_shape"]
         if args.transpose and height != width:
             raise UserError(

@@ -484,6 +484,8 @@ def test_what_slots_cannot_do_is_refused(slotted, chain, tmp_path):
         del file.attrs["frame_width"]
     with pytest.raises(UserError, match="does not say how large its frames are"):
         run(train_lstm, "--data_file", other, *flags[2:4], *small)
+    with pytest.raises(UserError, match="predicts objects in slots; take a film's model"):
+        run(sample_video, "--film", "a.mp4", "--model", slotted / "lstm" / "best.pt")
     with pytest.raises(UserError, match="predicts objects in slots: joint training is for"):
         run(
             train_jointly,
