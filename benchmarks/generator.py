@@ -1,6 +1,5 @@
 """Making bouncing digits: 64 videos of 20 frames, by the rules of each physics."""
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from compare import compare
 
 from data import bouncing, mnist
+from runtime import cli, limits
 
 
 def main(args):
@@ -34,6 +34,6 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    main(parser.parse_args())
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--rounds", type=limits.at_least(1), default=7, help="that count")
+    cli.run(main, parser)

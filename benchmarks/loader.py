@@ -3,7 +3,6 @@
 Of 128 frames, and of 128 windows of 30 latents.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from compare import compare
 import moving_mnist
 from data.hdf5 import Frames, Windows, write_latents
 from models.codec import unit_scale
+from runtime import cli, limits
 from runtime.device import choose_device
 
 
@@ -57,7 +57,7 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--device")
-    main(parser.parse_args())
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--rounds", type=limits.at_least(1), default=101, help="that count")
+    parser.add_argument("--device", help="if not given: cuda, else mps, else cpu")
+    cli.run(main, parser)

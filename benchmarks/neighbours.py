@@ -18,6 +18,7 @@ from compare import report
 from models.cae import CAE
 from models.lstm import LatentLSTM
 from models.vae import VCAE
+from runtime import cli, limits
 from train_cae import SPEC
 from training.loop import take_step
 from training.step import adam
@@ -86,8 +87,9 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=NETWORKS, default="cae")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn")
-    main(parser.parse_args())
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--network", choices=NETWORKS, default="cae", help="what is trained")
+    parser.add_argument("--rounds", type=limits.at_least(1), default=5, help="that count")
+    seconds = limits.real(0, above=True)
+    parser.add_argument("--seconds", type=seconds, default=3.0, help="of a turn")
+    cli.run(main, parser)
