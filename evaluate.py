@@ -160,13 +160,13 @@ def read_known(data_file, models):
 
     It is the first model's or, if that is not there, the data file's own, if it has one.
     """
-    source = models[0].data_file if models else data_file
-    if not Path(source).exists():
-        print(f"{source} is not there: training frames are those of {data_file}")
-        source = data_file
+    own = models[0].data_file if models else data_file
+    source = own if Path(own).exists() else data_file
     if Path(source).suffix == ".npy":
         print(f"{source} has no training frames: nothing is compared with them")
         return None
+    if source != own:
+        print(f"{own} is not there: training frames are those of {source}")
     crop = models[0].codec.frame_shape[1:] if models else None
     return Frames(source, "train", crop).evenly_spaced(KNOWN).numpy()
 

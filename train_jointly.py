@@ -72,7 +72,7 @@ def main(args):
     if args.rollout > args.seq_length - 2:
         raise UserError(
             f"--rollout {args.rollout} leaves no context in --seq_length {args.seq_length}: lower "
-            f"it to {max(args.seq_length - 2, 0)}"
+            f"it to {args.seq_length - 2}"
         )
     train = train_on_digits if is_digits else train_on_film
     train(args, content, frames)

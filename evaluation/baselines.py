@@ -31,8 +31,8 @@ def collect(models, known, data, is_film, forget, samples, temperature):
     also without memory; samples: also the best of that many at the `temperature`, if any. Of films
     and slots the models are measured restored, too (`sample_video.py --restore`).
     """
-    has_mean = known is not None
-    predictors = in_pixels(known.mean(0, dtype=np.float32) / np.float32(255) if has_mean else None)
+    mean = None if known is None else known.mean(0, dtype=np.float32) / np.float32(255)
+    predictors = in_pixels(mean)
     if is_film:
         motion = Motion()
         predictors[FLOW] = partial(motion.carry_on, 1.0)

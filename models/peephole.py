@@ -196,7 +196,8 @@ class PeepholeLSTM(nn.Module):
         if torch.is_autocast_enabled(device):
             weights = (weight.to(torch.get_autocast_dtype(device)) for weight in weights)
         saved_steps = []
-        weights = weight_in, weight_hid, _ = SharedWeights.apply(saved_steps, *weights, self.bias)
+        weights = SharedWeights.apply(saved_steps, *weights, self.bias)
+        weight_in, weight_hid, _ = weights
         if peephole_cpu.takes(weight_hid, self.peepholes, Steps):
             steps = peephole_cpu.Blocks(*weights)
         else:
